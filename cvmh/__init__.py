@@ -1,0 +1,1 @@
+"""cvmh: segment satellite and aerial images with vision state space models."""
