@@ -1,0 +1,193 @@
+"""The settings of a run: what to train on, with which network, for how long.
+
+Every model here is frozen and refuses unknown keys; :func:`validate` turns what pydantic
+finds into one sentence that names the key, what came, and the nearest right key.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cvmh.errors import ConfigError
+
+Positive = Field(gt=0)
+
+
+class Settings(BaseModel):
+    """A frozen group of settings; a key that it does not have is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(Settings):
+    """Which network, and the settings in which it differs from its preset."""
+
+    name: str = "cvmh_unet_small"
+    settings: dict[str, Any] = {}
+
+
+class DataSettings(Settings):
+    """Where the labelled images are, which bands are used, and how they are cut."""
+
+    dataset: str = "folder"
+    root: Path | None = None
+    train_split: str = "train"
+    val_split: str = "val"
+    # 1-based; None takes every band that is not an alpha band.
+    bands: tuple[int, ...] | None = None
+    tile: int = Field(256, ge=32)
+    batch: int = Field(8, ge=1)
+    # None: as many crops as there are whole tiles in the split, at least 16 batches.
+    crops_per_epoch: int | None = Field(None, ge=1)
+    # None: one worker fewer than there are cores, at most 4.
+    workers: int | None = Field(None, ge=0)
+
+
+class AugmentSettings(Settings):
+    """Joint augmentation of image and label; probabilities 0..1, strengths as factors."""
+
+    flips: float = Field(0.5, ge=0, le=1)
+    rotations: float = Field(0.75, ge=0, le=1)
+    radiometry: float = Field(0.5, ge=0, le=1)
+    brightness: float = Field(0.2, ge=0)
+    contrast: float = Field(0.2, ge=0)
+    band_shift: float = Field(0.1, ge=0)
+    noise: float = Field(0.05, ge=0)
+
+
+class TrainSettings(Settings):
+    """Optimisation: AdamW, cosine schedule with linear warm-up, cross-entropy plus Dice."""
+
+    epochs: int = Field(50, ge=1)
+    # A limit in minutes: training ends there and the schedule follows the clock, not the steps.
+    minutes: float | None = Field(None, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
+    final_learning_rate: float = Field(1e-5, ge=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1)
+    cross_entropy: float = Field(1.0, ge=0)
+    dice: float = Field(1.0, ge=0)
+    clip_gradient: float = Field(1.0, gt=0)
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    # Stop when the validation mIoU has not risen for so many epochs; None never stops early.
+    patience: int | None = Field(None, ge=1)
+    validate_every: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+class RunConfig(Settings):
+    """One complete run; one YAML file of ``configs/`` is one of these."""
+
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    augment: AugmentSettings = AugmentSettings()
+    train: TrainSettings = TrainSettings()
+
+    @classmethod
+    def read(cls, path: Path) -> "RunConfig":
+        """Read a run's settings from a YAML file.
+
+        Raises:
+            ConfigError: the file is missing, is not YAML, or a setting in it is unknown or wrong.
+        """
+        return validate(cls, read_yaml(path), source=str(path))
+
+    def to_yaml(self) -> str:
+        """Return the settings as YAML text that :meth:`read` reads back."""
+        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"config file {path} does not exist") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        line = " ".join(str(error).split())
+        raise ConfigError(f"config file {path} cannot be read as YAML ({line})") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"config file {path} must hold 'key: value' lines, got a {type(content).__name__}"
+        )
+    return content
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested mappings over each other; a later one wins, key by key."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+                merged[key] = merge(merged[key], value)
+            else:
+                merged[key] = merge(value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """Turn ``"train.epochs=3"`` into ``{"train": {"epochs": 3}}``; the value is read as YAML.
+
+    Raises:
+        ConfigError: there is no ``=``, a part of the key is empty, or the value is not YAML.
+    """
+    key, separator, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"a setting must be written key=value, for example train.epochs=3, got '{text}'")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of setting '{key}' is not valid YAML, got '{value}'") from error
+    for part in reversed(parts):
+        nested = {part: nested}
+    return dict(nested)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(model: type[Model], content: Mapping[str, Any], *, source: str) -> Model:
+    """Build a settings model, with one clear sentence for the first thing that is wrong.
+
+    Args:
+        model: the pydantic class to build.
+        content: keys and values as a user wrote them.
+        source: where they came from, for the message.
+
+    Raises:
+        ConfigError: a key is unknown (the nearest right one is named) or a value is wrong.
+    """
+    try:
+        return model.model_validate(dict(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        key = ".".join(path)
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{source}: unknown key '{key}'{_nearest(model, path)}") from error
+        came = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise ConfigError(f"{source}: '{key}': {first['msg'].lower()}{came}") from error
+
+
+def _nearest(model: type[BaseModel], path: list[str]) -> str:
+    for part in path[:-1]:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        model = annotation
+    known = list(model.model_fields)
+    close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{'.'.join([*path[:-1], close[0]])}'?"
+    return f"; known keys here are {', '.join(known)}"

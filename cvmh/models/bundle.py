@@ -1,0 +1,176 @@
+"""A bundle: a trained network in one safetensors file with everything needed to use it."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, field_serializer, field_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from cvmh.classes import ClassTable
+from cvmh.config import Settings, validate
+from cvmh.errors import BundleError, ConfigError, OutputError
+from cvmh.models.zoo import create_model
+from cvmh.version import VERSION
+
+# The key of the header in the safetensors metadata, and the layout it is written in.
+HEADER_KEY = "cvmh"
+FORMAT = 1
+
+
+class BundleCard(Settings):
+    """The header of a bundle: how its network was made and what its input must be.
+
+    ``mean`` and ``std`` are per band, in the units of the raster's ``dtype``; ``gsd`` is the
+    ground sampling distance of training in metres per pixel; ``tile`` is in pixels.
+    """
+
+    model_config = {**Settings.model_config, "arbitrary_types_allowed": True}
+
+    format: int = FORMAT
+    model: str
+    settings: dict[str, Any] = {}
+    classes: ClassTable
+    band_names: tuple[str, ...] = Field(min_length=1)
+    dtype: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    gsd: float | None = None
+    tile: int = 256
+    temperature: float = Field(1.0, gt=0)
+    dataset: str = ""
+    data_fingerprint: str = ""
+    scores: dict[str, Any] = {}
+    licence: str = ""
+    versions: dict[str, str] = {}
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _read_classes(cls, value: Any) -> ClassTable:
+        return value if isinstance(value, ClassTable) else ClassTable.from_json(value)
+
+    @field_serializer("classes")
+    def _write_classes(self, value: ClassTable) -> list[dict[str, Any]]:
+        return value.to_json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A network in eval mode, its card, and the file that it came from."""
+
+    network: nn.Module
+    card: BundleCard
+    path: Path | None = None
+
+
+def save_bundle(path: str | Path, network: nn.Module, card: BundleCard) -> None:
+    """Write a network and its card to one safetensors file, complete or not at all.
+
+    Args:
+        path: the file to write; an existing one is replaced.
+        network: its ``state_dict`` is written.
+        card: the header; ``card.model`` and ``card.settings`` must rebuild the network.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+    }
+    content = save(weights, metadata={HEADER_KEY: card.model_dump_json()})
+    target = Path(path)
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=target.parent, prefix=f".{target.name}.", delete=False
+        ) as stream:
+            temporary = Path(stream.name)
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"bundle {target} cannot be written ({error.strerror})") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def read_card(path: str | Path) -> BundleCard:
+    """Read only the header of a bundle.
+
+    Raises:
+        BundleError: the file is missing, is not a bundle, or is newer than this program.
+    """
+    with _opened(Path(path)) as file:
+        return _card(Path(path), file.metadata())
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read a bundle and build its network in eval mode, on the CPU.
+
+    Raises:
+        BundleError: the file is missing, is not a bundle, is newer than this program, or its
+            weights do not fit the network that its header names.
+    """
+    source = Path(path)
+    with _opened(source) as file:
+        card = _card(source, file.metadata())
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    network = _build(source, card)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[1].strip()
+        raise BundleError(f"bundle {source} does not fit network '{card.model}': {first}") from error
+    return Bundle(network=network.eval(), card=card, path=source)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a bundle or a run records."""
+    return {"cvmh": VERSION, "torch": torch.__version__}
+
+
+def _opened(path: Path) -> Any:
+    if not path.is_file():
+        raise BundleError(f"bundle {path} does not exist; train one with 'cvmh train' or 'cvmh demo'")
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise BundleError(
+            f"{path} is not a bundle (a safetensors file written by cvmh): {error}"
+        ) from error
+
+
+def _card(path: Path, metadata: Mapping[str, str] | None) -> BundleCard:
+    text = (metadata or {}).get(HEADER_KEY)
+    if text is None:
+        raise BundleError(f"{path} is a safetensors file but has no cvmh header, so it is not a bundle")
+    try:
+        content = json.loads(text)
+        found = content.get("format", 0)
+        if found > FORMAT:
+            raise BundleError(
+                f"bundle {path} has format {found}, this cvmh {VERSION} reads up to {FORMAT}; update cvmh"
+            )
+        return validate(BundleCard, content, source=f"header of {path}")
+    except (ValueError, AttributeError, TypeError) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"bundle {path} has a damaged header ({error})") from error
+
+
+def _build(path: Path, card: BundleCard) -> nn.Module:
+    try:
+        return create_model(
+            card.model, bands=len(card.band_names), num_classes=len(card.classes), **card.settings
+        )
+    except ConfigError as error:
+        raise BundleError(f"bundle {path} names a network that cannot be built: {error}") from error
