@@ -1,0 +1,183 @@
+"""CVMH-UNet: a U-shaped network of CVSS blocks whose skips are MFMS blocks.
+
+Cao et al., "Remote Sensing Image Segmentation Using Vision Mamba and Multi-Scale Multi-Frequency
+Feature Fusion" (arXiv 2410.05624; Remote Sensing 2025, 17(8), 1390). B batch, C channels, H W map.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cvmh.config import Settings
+from cvmh.models.cvss import CVSSBlock, Stage, VSSBlock, to_channels_first, to_channels_last
+from cvmh.models.mfms import FIXED_SIZES, MFMSBlock, MultiFrequencyBranch, MultiScaleBranch
+from cvmh.models.resize import FinalProjection, PatchEmbed, PatchExpanding, PatchMerging
+from cvmh.models.ss2d import SS2D
+
+NUM_LEVELS = 4
+Four = tuple[int, int, int, int]
+
+
+class CVMHUNetSettings(Settings):
+    """Every switch of CVMH-UNet; the defaults are the paper's network.
+
+    The ablation tables of the paper are ``block`` and ``fusion`` (Table III), ``scan`` (IV),
+    ``block`` and ``residual_wrap`` (V), ``fusion`` and ``pool_mixer`` (VI).
+    """
+
+    bands: int = Field(3, ge=1)
+    num_classes: int = Field(6, ge=1)
+    widths: Four = (96, 192, 384, 768)
+    encoder_depths: Four = (2, 2, 2, 2)
+    # From the deepest level up.
+    decoder_depths: Four = (2, 2, 2, 1)
+    patch: Literal[2, 4] = 4
+    # "cvss" has the local branch, attentions and E-FFN; "vss" is the plain block of VM-UNet.
+    block: Literal["cvss", "vss"] = "cvss"
+    residual_wrap: bool = True
+    scan: Literal["cs2d", "ss2d"] = "cs2d"
+    line_order: Literal["natural", "figure"] = "natural"
+    d_state: int = Field(16, ge=1)
+    expand: float = Field(2.0, gt=0)
+    dt_rank: int | None = Field(None, ge=1)
+    # "mfms" multi-frequency gate, "aff" multi-scale gate only, "add" VM-UNet's plain skips.
+    fusion: Literal["mfms", "aff", "add"] = "mfms"
+    pool_mixer: Literal["conv1d", "fc"] = "conv1d"
+    shared_pool_mixer: bool = True
+    num_frequencies: int = Field(16, ge=1, le=16)
+    dct_size: Literal["feature", "fixed"] = "feature"
+    dct_orthonormal: bool = True
+    drop_path: float = Field(0.2, ge=0, lt=1)
+
+
+class CVMHUNet(nn.Module):
+    """Segment images (B, bands, H, W) into logits (B, num_classes, H, W), for any H and W >= 1."""
+
+    def __init__(self, settings: CVMHUNetSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        widths = settings.widths
+        self.embed = PatchEmbed(settings.bands, widths[0], settings.patch)
+        self.encoder = nn.ModuleList(
+            _stages(settings, widths, settings.encoder_depths, _rising(settings.encoder_depths, settings))
+        )
+        self.merge = nn.ModuleList(
+            PatchMerging(c, c_out) for c, c_out in zip(widths, widths[1:], strict=False)
+        )
+        upwards = widths[::-1]
+        falling = _rising(settings.decoder_depths, settings)[::-1]
+        self.decoder = nn.ModuleList(_stages(settings, upwards, settings.decoder_depths, falling))
+        self.expand = nn.ModuleList(
+            PatchExpanding(c, c_out) for c, c_out in zip(upwards, upwards[1:], strict=False)
+        )
+        self.fuse = nn.ModuleList(
+            _fusion(settings, level) for level in reversed(range(NUM_LEVELS))
+        )
+        self.head = FinalProjection(widths[0], settings.num_classes, settings.patch)
+        self.apply(_initialise)
+
+    @property
+    def stride(self) -> int:
+        """The multiple to which inputs are padded: the patch times 2 per merging, in pixels."""
+        return self.settings.patch * 2 ** (NUM_LEVELS - 1)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Return logits (B, num_classes, H, W) of an image (B, bands, H, W).
+
+        Sizes that are no multiple of :attr:`stride` are padded at the bottom and right by
+        repeating the border, and the logits cropped.
+        """
+        height, width = image_BCHW.shape[-2:]
+        pad = (-width % self.stride, -height % self.stride)
+        if any(pad):
+            image_BCHW = functional.pad(image_BCHW, (0, pad[0], 0, pad[1]), mode="replicate")
+        skips = []
+        x = self.embed(image_BCHW)
+        for level, stage in enumerate(self.encoder):
+            skips.append(x)
+            x = stage(x)
+            if level < len(self.merge):
+                x = self.merge[level](x)
+        for level, stage in enumerate(self.decoder):
+            if level:
+                x = self.expand[level - 1](x)
+            x = stage(x)
+            x = self._fused(level, skips.pop(), x)
+        return self.head(x)[..., :height, :width]
+
+    def _fused(self, level: int, skip_BHWC: Tensor, x_BHWC: Tensor) -> Tensor:
+        fused = self.fuse[level](to_channels_first(skip_BHWC), to_channels_first(x_BHWC))
+        return to_channels_last(fused)
+
+
+class AddSkip(nn.Module):
+    """Add the encoder's features to the decoder's: the skip of VM-UNet."""
+
+    def forward(self, encoder_BCHW: Tensor, decoder_BCHW: Tensor) -> Tensor:
+        """Fuse two maps (B, C, H, W) of the same shape to one."""
+        return encoder_BCHW + decoder_BCHW
+
+
+class NoSkip(nn.Module):
+    """Leave the encoder's features out, as VM-UNet does at the first level."""
+
+    def forward(self, encoder_BCHW: Tensor, decoder_BCHW: Tensor) -> Tensor:
+        """Return the second of two maps (B, C, H, W)."""
+        return decoder_BCHW
+
+
+def _stages(
+    settings: CVMHUNetSettings, widths: Four, depths: Four, rates: list[float]
+) -> list[Stage]:
+    make_block = {"cvss": CVSSBlock, "vss": VSSBlock}[settings.block]
+    mixer: Callable[[int], SS2D] = partial(
+        SS2D,
+        d_state=settings.d_state,
+        expand=settings.expand,
+        dt_rank=settings.dt_rank,
+        paths=settings.scan,
+        line_order=settings.line_order,
+    )
+    remaining = iter(rates)
+    return [
+        Stage(
+            [make_block(channels, drop_path=next(remaining), mixer=mixer) for _ in range(depth)],
+            residual_wrap=settings.residual_wrap,
+        )
+        for channels, depth in zip(widths, depths, strict=True)
+    ]
+
+
+def _rising(depths: Four, settings: CVMHUNetSettings) -> list[float]:
+    return [float(rate) for rate in np.linspace(0, settings.drop_path, sum(depths))]
+
+
+def _fusion(settings: CVMHUNetSettings, level: int) -> nn.Module:
+    channels = settings.widths[level]
+    if settings.fusion == "add":
+        return AddSkip() if level else NoSkip()
+    if settings.fusion == "aff":
+        return MFMSBlock(channels, MultiScaleBranch(channels))
+    return MFMSBlock(
+        channels,
+        MultiFrequencyBranch(
+            channels,
+            num_frequencies=settings.num_frequencies,
+            mixer=settings.pool_mixer,
+            shared_mixer=settings.shared_pool_mixer,
+            fixed_size=FIXED_SIZES[level] if settings.dct_size == "fixed" else None,
+            orthonormal=settings.dct_orthonormal,
+        ),
+    )
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,151 @@
+"""The CVSS block (HVSS in the journal version) and the VSS block that it grows from.
+
+Cao et al., "Remote Sensing Image Segmentation Using Vision Mamba and Multi-Scale
+Multi-Frequency Feature Fusion", section III and Figure 2. B batch, C channels, H W map.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+import torch
+
+from cvmh.models.ss2d import SS2D
+
+
+def to_channels_first(x_BHWC: Tensor) -> Tensor:
+    """View (B, H, W, C) as (B, C, H, W) without moving memory."""
+    return x_BHWC.permute(0, 3, 1, 2)
+
+
+def to_channels_last(x_BCHW: Tensor) -> Tensor:
+    """View (B, C, H, W) as (B, H, W, C) without moving memory."""
+    return x_BCHW.permute(0, 2, 3, 1)
+
+
+class ChannelAttention(nn.Module):
+    """Scale each channel by a sigmoid of its global average through a bottleneck of C / 16."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.activation = nn.ReLU()
+        self.excite = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        weights = self.excite(self.activation(self.squeeze(self.pool(x_BCHW))))
+        return x_BCHW * weights.sigmoid()
+
+
+class SpatialAttention(nn.Module):
+    """Scale each pixel by a sigmoid of a 7x7 convolution of its channel mean and maximum (CBAM)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        summary = torch.cat(
+            [x_BCHW.mean(dim=1, keepdim=True), x_BCHW.amax(dim=1, keepdim=True)], dim=1
+        )
+        return x_BCHW * self.conv(summary).sigmoid()
+
+
+class EFFN(nn.Module):
+    """Multi-scale feed-forward: 1x1, then depth-wise 3x3 plus 5x5, then 1x1 (from CMTFNet)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels // 4
+        self.reduce = _conv_norm(channels, hidden, 1, activation=nn.ReLU6)
+        self.fine = _conv_norm(hidden, hidden, 3, groups=hidden, activation=nn.ReLU6)
+        self.coarse = _conv_norm(hidden, hidden, 5, groups=hidden, activation=nn.ReLU6)
+        self.expand = _conv_norm(hidden, channels, 1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        x_BCHW = self.reduce(x_BCHW)
+        return self.expand(self.fine(x_BCHW) + self.coarse(x_BCHW))
+
+
+class VSSBlock(nn.Module):
+    """Residual around LayerNorm and SS2D: the block of VM-UNet, and the CS module of the CVSS block."""
+
+    def __init__(self, channels: int, *, drop_path: float = 0.0, mixer: Callable[[int], SS2D]) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.mixer = mixer(channels)
+        self.drop = StochasticDepth(drop_path, "row")
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C)."""
+        return x_BHWC + self.drop(self.mixer(self.norm(x_BHWC)))
+
+
+class CVSSBlock(nn.Module):
+    """Global scan branch plus local convolution branch, fused, then an E-FFN (equations 1-4).
+
+    ``g = CA(CS(x))``, ``l = SA(Conv3x3(x))``, ``u = x + Conv1x1(LN(DWConv3x3(g + l)))``,
+    ``y = u + E(u)``.
+    """
+
+    def __init__(self, channels: int, *, drop_path: float = 0.0, mixer: Callable[[int], SS2D]) -> None:
+        super().__init__()
+        self.scan = VSSBlock(channels, mixer=mixer)
+        self.channel_attention = ChannelAttention(channels)
+        self.local = _conv_norm(channels, channels, 3, groups=channels, activation=nn.ReLU6)
+        self.spatial_attention = SpatialAttention()
+        self.fuse_depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.fuse_pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        self.fuse_norm = nn.LayerNorm(channels)
+        self.project = nn.Linear(channels, channels)
+        self.ffn = EFFN(channels)
+        self.drop = StochasticDepth(drop_path, "row")
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C)."""
+        x_BCHW = to_channels_first(x_BHWC)
+        everywhere = self.channel_attention(to_channels_first(self.scan(x_BHWC)))
+        nearby = self.spatial_attention(self.local(x_BCHW))
+        fused = self.fuse_pointwise(self.fuse_depthwise(everywhere + nearby))
+        fused = self.project(self.fuse_norm(to_channels_last(fused)))
+        x_BHWC = x_BHWC + self.drop(fused)
+        return x_BHWC + self.drop(to_channels_last(self.ffn(to_channels_first(x_BHWC))))
+
+
+class Stage(nn.Module):
+    """Blocks in a row; each two of them are wrapped by one more identity residual (Fig. 2d)."""
+
+    def __init__(self, blocks: list[nn.Module], *, residual_wrap: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.residual_wrap = residual_wrap
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C)."""
+        start = x_BHWC
+        for index, block in enumerate(self.blocks):
+            x_BHWC = block(x_BHWC)
+            if index % 2 and self.residual_wrap:
+                x_BHWC = start = start + x_BHWC
+        return x_BHWC
+
+
+def _conv_norm(
+    channels_in: int,
+    channels_out: int,
+    size: int,
+    *,
+    groups: int = 1,
+    activation: type[nn.Module] | None = None,
+) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels_in, channels_out, size, padding=size // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(channels_out),
+    ]
+    return nn.Sequential(*layers, *([activation()] if activation else []))

@@ -1,0 +1,97 @@
+"""The networks that cvmh can build: a plain table of presets, and the function that builds one."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import segmentation_models_pytorch as smp
+from torch import nn
+
+from cvmh.config import validate
+from cvmh.errors import ConfigError
+from cvmh.models.cvmh_unet import CVMHUNet, CVMHUNetSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A row of the table: what a name builds and where it comes from."""
+
+    build: Callable[..., nn.Module]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    source: str
+    published: str = ""
+
+
+def _cvmh_unet(name: str, settings: Mapping[str, Any]) -> nn.Module:
+    return CVMHUNet(validate(CVMHUNetSettings, settings, source=f"network '{name}'"))
+
+
+def _smp(name: str, settings: Mapping[str, Any]) -> nn.Module:
+    arguments = dict(settings)
+    bands, num_classes = arguments.pop("bands"), arguments.pop("num_classes")
+    try:
+        return smp.create_model(
+            **arguments, encoder_weights=None, in_channels=bands, classes=num_classes
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"network '{name}' cannot be built with {dict(settings)}: {error}") from error
+
+
+_PAPER = "Cao et al. 2024, arXiv 2410.05624"
+
+PRESETS: Mapping[str, Preset] = {
+    "cvmh_unet": Preset(
+        build=_cvmh_unet,
+        source=_PAPER,
+        published="30.84 M (raw SSM tensors not counted), 5.71 GFLOPs; mIoU Vaihingen 75.97, Potsdam 80.99",
+    ),
+    "cvmh_unet_small": Preset(
+        build=_cvmh_unet,
+        settings={"widths": (48, 96, 192, 384), "d_state": 1, "expand": 1.0, "drop_path": 0.1},
+        source=f"{_PAPER}; half the width, d_state 1",
+    ),
+    "cvmh_unet_nano": Preset(
+        build=_cvmh_unet,
+        settings={
+            "widths": (32, 64, 96, 128),
+            "encoder_depths": (2, 2, 2, 2),
+            "decoder_depths": (1, 1, 2, 2),
+            "d_state": 1,
+            "expand": 1.0,
+            "num_frequencies": 8,
+            "drop_path": 0.0,
+        },
+        source=f"{_PAPER}; for CPUs and the demo",
+    ),
+    "unet_resnet18": Preset(
+        build=_smp,
+        settings={"arch": "unet", "encoder_name": "resnet18"},
+        source="segmentation-models-pytorch, no pretrained weights; a baseline",
+    ),
+}
+
+
+def create_model(name: str, *, bands: int = 3, num_classes: int = 6, **settings: Any) -> nn.Module:
+    """Build a network by name, with random weights.
+
+    Args:
+        name: a name of the table (``cvmh models`` prints it).
+        bands: number of input bands.
+        num_classes: number of output channels.
+        settings: settings that differ from the preset's.
+
+    Returns:
+        A module that maps (B, bands, H, W) float to logits (B, num_classes, H, W).
+
+    Raises:
+        ConfigError: the name or a setting is unknown; the message names the nearest right one.
+    """
+    if name not in PRESETS:
+        close = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else "known: " + ", ".join(PRESETS)
+        raise ConfigError(f"there is no network '{name}'; {hint}")
+    preset = PRESETS[name]
+    return preset.build(
+        name, {**preset.settings, **settings, "bands": bands, "num_classes": num_classes}
+    )
