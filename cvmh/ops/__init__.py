@@ -1,1 +1,17 @@
+"""Tensors in, tensors out: the selective scan, the paths it follows, and cosine bases."""
 
+from cvmh.ops.dct import FCANET_TOP16, dct_basis, top_frequencies
+from cvmh.ops.selective_scan import choose_backend, selective_scan
+from cvmh.ops.traversal import PrunedTable, inverse_table, order_table, pruned_table
+
+__all__ = [
+    "FCANET_TOP16",
+    "PrunedTable",
+    "choose_backend",
+    "dct_basis",
+    "inverse_table",
+    "order_table",
+    "pruned_table",
+    "selective_scan",
+    "top_frequencies",
+]

@@ -1,0 +1,113 @@
+"""The selective scan over the pixels of a map: one function, several backends.
+
+Legend: B batch, L pixels, D channels, K paths, N states, T steps of a path, R rank of dt.
+"""
+
+import os
+from collections.abc import Callable
+
+from torch import Tensor
+
+from cvmh.errors import KernelError
+from cvmh.ops._torch import scan_torch
+from cvmh.ops.arguments import ScanArguments, check_arguments
+from cvmh.ops.reference import scan_reference
+
+BACKENDS: dict[str, Callable[[ScanArguments], Tensor]] = {
+    "torch": scan_torch,
+    "reference": scan_reference,
+}
+# Names that a setting may hold already, for kernels that this build does not have.
+PLANNED_BACKENDS = ("numba", "triton")
+BACKEND_VARIABLE = "CVMH_SCAN_BACKEND"
+
+
+def selective_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    *,
+    order: Tensor | None = None,
+    gap: Tensor | None = None,
+    gap_dt: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_weight: Tensor | None = None,
+    merge: bool = True,
+    backend: str = "auto",
+) -> Tensor:
+    """Return a selective scan along K paths over a map, summed where the paths meet.
+
+    Along each path, for each channel, from h = 0:
+    h = exp(A (dt + gap gap_dt)) h + dt B x, y = sum over N of C h + D x.
+
+    Everything but ``order`` and ``gap`` is in pixel order and may have any floating dtype. State,
+    decay and sums are float32 (float64 if any input is), and so is the result: 16-bit inputs
+    give a float32 output. Differentiable in every floating argument.
+
+    Args:
+        x: Input (B, L, D).
+        dt: Step sizes (B, K, L, D), or (B, K, L, R) if ``dt_weight`` is given.
+        A: Decay rates (K, D, N), negative.
+        B: Input weights (B, K, L, N); any strides.
+        C: Output weights (B, K, L, N); any strides.
+        D: Weights (K, D) of the input in the output.
+        order: Pixel visited at each step, integers (K, T) or (B, K, T), each pixel at most once a
+            path; -1 is padding, a step that changes nothing. None is one path in pixel order.
+        gap: Pixels leapt over before each step, integers of the shape of ``order``.
+        gap_dt: Step size (K, D) of a leapt pixel, after any softplus.
+        dt_bias: Added to dt, (K, D).
+        dt_softplus: Whether dt passes a softplus, after weight and bias.
+        dt_weight: Weights (K, R, D) that expand a low-rank dt.
+        merge: Whether to sum over the paths.
+        backend: ``torch``, ``reference``, or ``auto``: what the environment variable
+            CVMH_SCAN_BACKEND names, else ``torch``.
+
+    Returns:
+        (B, L, D) if merged, else (B, K, L, D); zero where no path comes by.
+
+    Raises:
+        ShapeError: If shapes, dtypes or devices do not fit together.
+        KernelError: If the backend is unknown or missing, A is not negative, or an order has a
+            pixel twice or out of range (values are checked on the CPU only).
+    """
+    run = BACKENDS[choose_backend(backend)]
+    arguments = ScanArguments(
+        x=x,
+        dt=dt,
+        A=A,
+        B=B,
+        C=C,
+        D=D,
+        order=order,
+        gap=gap,
+        gap_dt=gap_dt,
+        dt_bias=dt_bias,
+        dt_softplus=dt_softplus,
+        dt_weight=dt_weight,
+        merge=merge,
+    )
+    check_arguments(arguments)
+    return run(arguments)
+
+
+def choose_backend(backend: str = "auto") -> str:
+    """Return the name of the backend that ``selective_scan`` would run.
+
+    Raises:
+        KernelError: If it is unknown, or known but not part of this build.
+    """
+    source = "backend"
+    if backend == "auto" and os.environ.get(BACKEND_VARIABLE):
+        backend, source = os.environ[BACKEND_VARIABLE], BACKEND_VARIABLE
+    if backend == "auto":
+        return "torch"
+    available = ", ".join(BACKENDS)
+    if backend in PLANNED_BACKENDS:
+        raise KernelError(f"{source} {backend!r} is not built yet; available: {available}")
+    if backend not in BACKENDS:
+        raise KernelError(f"{source} must be auto or one of {available}, got {backend!r}")
+    return backend

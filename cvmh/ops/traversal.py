@@ -1,0 +1,151 @@
+"""Orders in which a scan visits the pixels of a map, as tables of pixel indices.
+
+Legend: H W height and width, L = H * W pixels, K paths, T steps of a path. A pixel's index is
+``row * W + column``; a table holds in row k the pixels of path k, first visited first.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cvmh.errors import ConfigError, ShapeError
+
+LineOrder = Literal["natural", "figure"]
+
+
+class PrunedTable(NamedTuple):
+    """An order table without the dropped pixels, and how many steps each kept one leaps over."""
+
+    order: Tensor
+    gap: Tensor
+
+
+def order_table(
+    paths: str,
+    height: int,
+    width: int,
+    *,
+    line_order: LineOrder = "natural",
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return the int32 table (K, L) of a named set of paths over an H x W map.
+
+    Tables are cached and shared between callers: never write into one.
+
+    Args:
+        paths: ``ss2d`` (rows, columns, and both reversed), ``cs2d`` (rows, columns,
+            anti-diagonals, diagonals), ``snake`` (rows to and fro, its reverse, columns to and
+            fro, its reverse), ``bidirectional`` (rows and reversed rows) or ``single`` (rows).
+        height: Rows of the map.
+        width: Columns of the map.
+        line_order: For ``cs2d`` only, in which order its lines follow each other: ``natural``
+            (columns from the left, diagonals from a corner) or ``figure`` (as the connectors in
+            the paper's figure are drawn: columns from the right, anti-diagonals from the
+            bottom-right corner, diagonals from the top-right one). The direction inside a line
+            is the same in both.
+        device: Where the table shall live; the copy on each device is cached too.
+
+    Raises:
+        ConfigError: For an unknown name or an empty map.
+    """
+    if paths not in PATHS:
+        raise ConfigError(f"paths must be one of {', '.join(PATHS)}, got {paths!r}")
+    if line_order not in ("natural", "figure"):
+        raise ConfigError(f"line order must be natural or figure, got {line_order!r}")
+    if height < 1 or width < 1:
+        raise ConfigError(f"height and width must be at least 1, got {height} x {width}")
+    return _cached_table(paths, height, width, line_order, torch.device(device))
+
+
+def inverse_table(order: Tensor, length: int) -> Tensor:
+    """Return at which step each pixel is visited, int32 (..., L); -1 where it is not.
+
+    Args:
+        order: Pixel indices (..., T), each pixel at most once a path; -1 is padding.
+        length: Number of pixels L.
+    """
+    steps = torch.arange(order.shape[-1], dtype=torch.int32, device=order.device)
+    # Padding falls into a spare last column, so that no branch on the data is needed.
+    target = torch.where(order < 0, length, order).long()
+    inverse = order.new_full((*order.shape[:-1], length + 1), -1, dtype=torch.int32)
+    inverse.scatter_(-1, target, steps.expand_as(order))
+    return inverse[..., :length]
+
+
+def pruned_table(order: Tensor, keep: Tensor) -> PrunedTable:
+    """Return the order and the gaps, both int32 (K, T), of the paths over the kept pixels only.
+
+    The gap of a kept pixel is the number of dropped ones that its path passes since the kept
+    pixel before it, or since the start of the path.
+
+    Args:
+        order: Complete paths (K, L): each visits every pixel once.
+        keep: Boolean (L,), true for pixels that stay.
+
+    Raises:
+        ShapeError: If the table is not complete or the mask does not fit it.
+    """
+    if order.dim() != 2 or keep.dtype != torch.bool or keep.shape != order.shape[1:]:
+        raise ShapeError(
+            f"order must be (K, L) and keep a boolean (L,), got order {tuple(order.shape)} and "
+            f"keep {tuple(keep.shape)} of {keep.dtype}"
+        )
+    step = keep[order.long()].nonzero()[:, 1].reshape(order.shape[0], int(keep.sum()))
+    gap = torch.diff(step, prepend=step.new_full((order.shape[0], 1), -1)) - 1
+    return PrunedTable(order.gather(1, step), gap.to(torch.int32))
+
+
+def _sorted_by(*keys: Tensor) -> Tensor:
+    """Return pixel indices sorted by the first key, ties by the second."""
+    first, second = (key.flatten() for key in keys)
+    by_second = second.argsort(stable=True)
+    return by_second[first[by_second].argsort(stable=True)]
+
+
+def _cross(row: Tensor, column: Tensor, line_order: str) -> list[Tensor]:
+    by_row, by_column = _sorted_by(row, column), _sorted_by(column, row)
+    return [by_row, by_column, by_row.flip(0), by_column.flip(0)]
+
+
+def _diagonal(row: Tensor, column: Tensor, line_order: str) -> list[Tensor]:
+    sign = 1 if line_order == "natural" else -1
+    lines = [sign * column, sign * (row + column), sign * (column - row)]
+    return [_sorted_by(row, column), *(_sorted_by(line, row) for line in lines)]
+
+
+def _snake(row: Tensor, column: Tensor, line_order: str) -> list[Tensor]:
+    along_rows = _sorted_by(row, torch.where(row % 2 == 0, column, -column))
+    along_columns = _sorted_by(column, torch.where(column % 2 == 0, row, -row))
+    return [along_rows, along_rows.flip(0), along_columns, along_columns.flip(0)]
+
+
+def _bidirectional(row: Tensor, column: Tensor, line_order: str) -> list[Tensor]:
+    by_row = _sorted_by(row, column)
+    return [by_row, by_row.flip(0)]
+
+
+def _single(row: Tensor, column: Tensor, line_order: str) -> list[Tensor]:
+    return [_sorted_by(row, column)]
+
+
+PATHS: dict[str, Callable[[Tensor, Tensor, str], list[Tensor]]] = {
+    "ss2d": _cross,
+    "cs2d": _diagonal,
+    "snake": _snake,
+    "bidirectional": _bidirectional,
+    "single": _single,
+}
+
+
+# A network asks for a few map sizes; the bound only stops endless growth on images of all sizes.
+@lru_cache(maxsize=128)
+def _cached_table(
+    paths: str, height: int, width: int, line_order: str, device: torch.device
+) -> Tensor:
+    if device.type != "cpu":
+        return _cached_table(paths, height, width, line_order, torch.device("cpu")).to(device)
+    row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack(PATHS[paths](row, column, line_order)).to(torch.int32)
