@@ -1,0 +1,115 @@
+"""Which pixels of a scene are data: one rule for nodata, NaN, alpha and masks.
+
+A pixel is data unless one of these holds:
+
+* every used band equals its declared nodata value. One band alone may hit that value by chance:
+  255 is white, 0 is a shadow. This is also how GDAL joins the bands of a dataset;
+* a used band of floating dtype is NaN or infinite, declared or not;
+* the alpha band is 0, if the band tagged alpha truly is one;
+* the internal mask or the ``.msk`` file is 0.
+
+A value that merely looks like nodata but is declared nowhere is data.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvmh.geo.raster import Raster
+from cvmh.geo.tiling import Window
+
+# Transparency is on or off but for soft edges; near infrared in the place of alpha is neither.
+ALPHA_SHARE = 0.98
+# The band is judged by this many samples a side, so that a huge scene is not read for it.
+SAMPLES, SAMPLE_SIDE = 5, 256
+
+
+def find_alpha(raster: Raster) -> int | None:
+    """Return the number of the band that truly is alpha, None if there is none.
+
+    NAIP and others ship near infrared tagged as alpha. A band counts as alpha only if nearly all
+    of its sampled values are 0 or fully opaque.
+
+    Raises:
+        RasterError: the band cannot be read.
+    """
+    band = raster.tagged_alpha
+    if band is None:
+        return None
+    dtype = np.dtype(raster.dtype_of([band]))
+    opaque = np.iinfo(dtype).max if dtype.kind in "iu" else 1
+    extreme = total = 0
+    for window in _samples(raster):
+        values = raster.read(window, [band])
+        extreme += int(np.count_nonzero((values == 0) | (values == opaque)))
+        total += values.size
+    return band if extreme >= ALPHA_SHARE * total else None
+
+
+class Validity:
+    """Says which pixels of a raster are data when some of its bands are used.
+
+    Args:
+        raster: the open raster.
+        bands: the used bands, numbered from 1; one among them is data even if tagged alpha.
+    """
+
+    def __init__(self, raster: Raster, bands: Sequence[int]) -> None:
+        self._raster = raster
+        alpha = find_alpha(raster)
+        self._alpha = None if alpha in bands else alpha
+        dtype = np.dtype(raster.dtype_of(bands))
+        self._nodata = [_castable(raster.nodata[band - 1], dtype) for band in bands]
+
+    def read(self, window: Window, pixels_CHW: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return (H, W), true where the pixel is data.
+
+        Args:
+            window: where the pixels were read.
+            pixels_CHW: the used bands there, in their order and native dtype.
+
+        Raises:
+            RasterError: the alpha band or the mask cannot be read.
+        """
+        is_valid = ~self._is_nodata(pixels_CHW)
+        if pixels_CHW.dtype.kind == "f":
+            is_valid &= np.isfinite(pixels_CHW).all(axis=0)
+        if self._alpha is not None:
+            is_valid &= self._raster.read(window, [self._alpha])[0] != 0
+        if self._raster.has_mask:
+            is_valid &= self._raster.read_mask(window)
+        return is_valid
+
+    def _is_nodata(self, pixels_CHW: NDArray[Any]) -> NDArray[np.bool_]:
+        if any(value is None for value in self._nodata):
+            return np.zeros(pixels_CHW.shape[1:], dtype=bool)
+        values = np.array(self._nodata, dtype=pixels_CHW.dtype)
+        return np.asarray((pixels_CHW == values[:, None, None]).all(axis=0))
+
+
+def _castable(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
+    """Return the nodata value if a pixel of that dtype can have it; NaN is found as NaN."""
+    if nodata is None or np.isnan(nodata):
+        return None
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return nodata if limits.min <= nodata <= limits.max and nodata == int(nodata) else None
+    return nodata
+
+
+def _samples(raster: Raster) -> Iterator[Window]:
+    """Yield windows spread over a raster; together all of it if it is small."""
+    for row, height in _spread(raster.height):
+        for column, width in _spread(raster.width):
+            yield Window(row, column, height, width)
+
+
+def _spread(size: int) -> list[tuple[int, int]]:
+    if size <= SAMPLES * SAMPLE_SIDE:
+        return [(0, size)]
+    return [
+        (int(start), SAMPLE_SIDE)
+        for start in np.linspace(0, size - SAMPLE_SIDE, SAMPLES).astype(int)
+    ]
