@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.transform import from_gcps
 from rasterio.warp import transform as to_crs
+
+from cvmh.geo.opening import GDAL_ERRORS
 
 # WGS 84, in metres.
 EQUATOR_RADIUS = 6378137.0
@@ -58,7 +59,7 @@ class Georeference:
         corners_x, corners_y = [x, x + affine.a, x + affine.b], [y, y + affine.d, y + affine.e]
         try:
             longitudes, latitudes = to_crs(crs, LONGITUDE_LATITUDE, corners_x, corners_y)[:2]
-        except RasterioError:
+        except GDAL_ERRORS:
             return None
         area = _parallelogram(longitudes, latitudes)
         return math.sqrt(area) if math.isfinite(area) and area > 0 else None

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cvmh.errors import RasterError
 from cvmh.geo.tiling import Window
 
+# What GDAL's failures arrive as; rasterio passes some of GDAL's own errors on unchanged.
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 LFS_POINTER = b"version https://git-lfs"
 # GDAL's words when a file that a VRT names is not there.
 MISSING_SOURCE = re.compile(r"'?(?P<source>[^']+?)'?: No such file or directory")
@@ -27,7 +30,7 @@ def open_dataset(path: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(path)
-    except (RasterioError, OSError) as error:
+    except GDAL_ERRORS as error:
         raise RasterError(_why_not_opened(path, error)) from error
     if not dataset.count:
         dataset.close()

@@ -12,12 +12,12 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RasterioWindow
 
 from cvmh.errors import OutputError, RasterError
 from cvmh.geo.georeference import Georeference
-from cvmh.geo.opening import explain_read_failure, open_dataset
+from cvmh.geo.opening import GDAL_ERRORS, explain_read_failure, open_dataset
 from cvmh.geo.tiling import Window
 
 # Colour interpretations that say nothing about what a band shows; alpha is judged in validity.py.
@@ -204,7 +204,7 @@ class Raster:
     def _explained(self, window: Window) -> Iterator[None]:
         try:
             yield
-        except (RasterioError, OSError) as error:
+        except GDAL_ERRORS as error:
             raise explain_read_failure(self.path, window, error) from error
 
 
@@ -256,7 +256,7 @@ def write_raster(
                 _describe(dataset, band_names, colours)
                 dataset.write(bands)
         temporary.replace(target)
-    except (RasterioError, OSError) as error:
+    except GDAL_ERRORS as error:
         raise OutputError(f"{target} cannot be written ({error.__cause__ or error})") from error
     finally:
         temporary.unlink(missing_ok=True)

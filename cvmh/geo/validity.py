@@ -61,7 +61,7 @@ class Validity:
         alpha = find_alpha(raster)
         self._alpha = None if alpha in bands else alpha
         dtype = np.dtype(raster.dtype_of(bands))
-        self._nodata = [_castable(raster.nodata[band - 1], dtype) for band in bands]
+        self._nodata = [_as_pixel(raster.nodata[band - 1], dtype) for band in bands]
 
     def read(self, window: Window, pixels_CHW: NDArray[Any]) -> NDArray[np.bool_]:
         """Return (H, W), true where the pixel is data.
@@ -73,7 +73,7 @@ class Validity:
         Raises:
             RasterError: the alpha band or the mask cannot be read.
         """
-        is_valid = ~self._is_nodata(pixels_CHW)
+        is_valid = np.logical_not(self._equals_nodata(pixels_CHW).all(axis=0))
         if pixels_CHW.dtype.kind == "f":
             is_valid &= np.isfinite(pixels_CHW).all(axis=0)
         if self._alpha is not None:
@@ -82,21 +82,35 @@ class Validity:
             is_valid &= self._raster.read_mask(window)
         return is_valid
 
-    def _is_nodata(self, pixels_CHW: NDArray[Any]) -> NDArray[np.bool_]:
-        if any(value is None for value in self._nodata):
-            return np.zeros(pixels_CHW.shape[1:], dtype=bool)
-        values = np.array(self._nodata, dtype=pixels_CHW.dtype)
-        return np.asarray((pixels_CHW == values[:, None, None]).all(axis=0))
+    def find_missing(self, pixels_CHW: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return (C, H, W), true where a sample of floating dtype holds no measurement.
+
+        A pixel may be data though one of its bands is not. In integers the nodata value may be
+        a true one, such as a shadow's 0, so there every sample is kept.
+        """
+        if pixels_CHW.dtype.kind != "f":
+            return np.zeros(pixels_CHW.shape, dtype=bool)
+        return ~np.isfinite(pixels_CHW) | self._equals_nodata(pixels_CHW)
+
+    def _equals_nodata(self, pixels_CHW: NDArray[Any]) -> NDArray[np.bool_]:
+        equal = np.zeros(pixels_CHW.shape, dtype=bool)
+        for plane, pixels, value in zip(equal, pixels_CHW, self._nodata, strict=True):
+            if value is not None:
+                np.equal(pixels, value, out=plane)
+        return equal
 
 
-def _castable(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
-    """Return the nodata value if a pixel of that dtype can have it; NaN is found as NaN."""
-    if nodata is None or np.isnan(nodata):
+def _as_pixel(nodata: float | None, dtype: np.dtype[Any]) -> Any:
+    """Return the nodata value as a pixel holds it, None if no pixel of that dtype can."""
+    if nodata is None or not np.isfinite(nodata):
+        # NaN and infinity are found as such.
         return None
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        return nodata if limits.min <= nodata <= limits.max and nodata == int(nodata) else None
-    return nodata
+        possible = limits.min <= nodata <= limits.max and nodata == int(nodata)
+        return dtype.type(int(nodata)) if possible else None
+    with np.errstate(over="ignore"):
+        return dtype.type(nodata)
 
 
 def _samples(raster: Raster) -> Iterator[Window]:
