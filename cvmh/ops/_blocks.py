@@ -19,7 +19,6 @@ class Block:
 
     Attributes:
         x: (K, M, D).
-        dt_raw: What was gathered for dt, (K, M, D) or (K, M, R).
         dt: Step after weight, bias and softplus, (K, M, D).
         decay_dt: G, the step that the state decays by, (K, M, D).
         B: (K, M, N, 1).
@@ -28,7 +27,6 @@ class Block:
     """
 
     x: Tensor
-    dt_raw: Tensor
     dt: Tensor
     decay_dt: Tensor
     B: Tensor
@@ -73,23 +71,24 @@ class Maps:
         rows = rows.view(self.plan.num_paths, -1, values.shape[-1])
         return self.plan.blank_padding(rows, block)
 
-    def read(self, block: int) -> Block:
-        """Gather one block and compute its steps and decays."""
-        dt = dt_raw = self.gather(self.dt, block)
+    def steps(self, block: int) -> Tensor:
+        """Return dt of one block after weight, bias and softplus, (K, M, D)."""
+        dt = given = self.gather(self.dt, block)
         if self.dt_weight is not None:
             dt = torch.bmm(dt, self.dt_weight)
         if self.dt_bias is not None:
             dt = dt + self.dt_bias[:, None]
         if self.dt_softplus:
             dt = functional.softplus(dt)
-        if dt is not dt_raw:
-            dt = self.plan.blank_padding(dt, block)
+        return dt if dt is given else self.plan.blank_padding(dt, block)
+
+    def read(self, block: int, dt: Tensor) -> Block:
+        """Gather one block whose steps are known, and compute its decays."""
         decay_dt = dt
         if self.plan.gap is not None and self.gap_dt is not None:
             decay_dt = torch.addcmul(dt, self.plan.gap[block], self.gap_dt[:, None])
         return Block(
             x=self.gather(self.x, block, per_path=False),
-            dt_raw=dt_raw,
             dt=dt,
             decay_dt=decay_dt,
             B=self.gather(self.B, block)[..., None],
@@ -115,7 +114,14 @@ def to_map(rows: Tensor, plan: ChunkPlan, *, merge: bool) -> Tensor:
     """Return rows as a map (B, K, L, ...), or summed over the paths as (B, L, ...)."""
     num_batch, num_paths, length = plan.inverse.shape
     if not merge:
-        return rows.index_select(0, plan.inverse.flatten()).view(num_batch, num_paths, length, -1)
+        return rows.index_select(0, plan.inverse.flatten()).view(*plan.inverse.shape, -1)
     # Gathers the K rows of a pixel and adds them in one go.
     bags = plan.inverse.transpose(1, 2).reshape(-1, num_paths)
     return functional.embedding_bag(bags, rows, mode="sum").view(num_batch, length, -1)
+
+
+def sum_states(values: Tensor, factors: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Return the products of (K, M, N, D) and (K, M or 1, N, 1 or D), summed over N."""
+    if values.shape[2] == 1:
+        return torch.mul(values[:, :, 0], factors[:, :, 0], out=out)
+    return torch.sum(values * factors, dim=2, out=out)

@@ -23,7 +23,7 @@ class Sizes(NamedTuple):
 
 # CPU: a step must outweigh the call of an operator, and the dozen buffers of a block should stay
 # in the second-level cache. CUDA: calls are all that counts, so steps as large as they come.
-SIZES = {"cpu": Sizes(step=8_192, block=131_072)}
+SIZES = {"cpu": Sizes(step=16_384, block=262_144)}
 SIZES_ELSEWHERE = Sizes(step=1 << 19, block=1 << 25)
 
 
