@@ -122,13 +122,13 @@ def plan_chunks(
     inverse.scatter_(0, target, torch.arange(total, device=paths.device))
     if gap is not None:
         gap = arrange(gap.expand(num_batch, -1, -1), 0).masked_fill(padding, 0).to(dtype)
-        gap = gap.reshape(blocks, num_paths, -1, 1)
+        gap = gap.flatten(2)[..., None]
     return ChunkPlan(
         shape=(num_paths, steps, chunks, num_batch),
-        rows=(pixels + batch * length).reshape(blocks, -1),
-        path_rows=path_rows.reshape(blocks, -1),
+        rows=(pixels + batch * length).flatten(1),
+        path_rows=path_rows.flatten(1),
         inverse=inverse[:-1].reshape(num_batch, num_paths, length),
-        padding=padding.reshape(blocks, num_paths, -1) if has_padding else None,
+        padding=padding.flatten(2) if has_padding else None,
         gap=gap,
     )
 

@@ -1,0 +1,86 @@
+"""Random scans to run, and buffers that are poisoned while operators run."""
+
+import math
+
+import pytest
+import torch
+
+from cvmh.ops import order_table
+
+POISON = float("nan")
+
+
+@pytest.fixture(autouse=True)
+def poisoned_buffers(monkeypatch):
+    """Fill what torch hands out uninitialised with NaN, so that an unwritten cell is found."""
+
+    def poisoned(make):
+        def make_and_fill(*args, **kwargs):
+            result = make(*args, **kwargs)
+            return result.fill_(POISON) if result.is_floating_point() else result
+
+        return make_and_fill
+
+    for owner, name in (
+        (torch, "empty"),
+        (torch, "empty_like"),
+        (torch.Tensor, "new_empty"),
+    ):
+        monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
+
+
+@pytest.fixture
+def make_scan():
+    """Return a factory of the arguments of a scan, all values drawn from one seed."""
+
+    def make(
+        height=5,
+        width=7,
+        *,
+        B=2,
+        D=8,
+        N=2,
+        paths="cs2d",
+        order=None,
+        rank=None,
+        softplus=False,
+        gaps=False,
+        skip=True,
+        seed=0,
+        dtype=torch.float32,
+    ):
+        generator = torch.Generator().manual_seed(seed)
+        order = order_table(paths, height, width) if order is None else order
+        K, L = order.shape[-2], height * width
+
+        def normal(*shape):
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        def uniform(low, high, *shape):
+            random = torch.rand(*shape, generator=generator, dtype=torch.float64)
+            return low + (high - low) * random
+
+        # Slices of one projection, as a model passes them: strided and not contiguous.
+        projected = normal(B, K, L, 2 * N + 1).to(dtype)
+        floats = {
+            "x": normal(B, L, D),
+            "A": -torch.arange(1, N + 1) * uniform(0.7, 1.3, K, D, N),
+            "B": projected[..., 1 : N + 1],
+            "C": projected[..., N + 1 :],
+        }
+        if softplus:
+            floats["dt"] = normal(B, K, L, rank or D)
+            floats["dt_bias"] = uniform(-5, -2, K, D)
+        else:
+            floats["dt"] = uniform(math.log(1e-3), math.log(1e-1), B, K, L, rank or D).exp()
+        if rank is not None:
+            floats["dt_weight"] = uniform(0.1, 1, K, rank, D) / rank
+        if skip:
+            floats["D"] = normal(K, D)
+        others = {"order": order, "dt_softplus": softplus}
+        if gaps:
+            floats["gap_dt"] = uniform(1e-3, 1e-1, K, D)
+            others["gap"] = torch.randint(0, 4, order.shape, generator=generator).int()
+        return {name: value.to(dtype) for name, value in floats.items()} | others
+
+    return make

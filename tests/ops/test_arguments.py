@@ -1,0 +1,110 @@
+"""A scan that cannot run says so in one sentence, before it starts."""
+
+import pytest
+import torch
+
+from cvmh.errors import KernelError, ShapeError
+from cvmh.ops import choose_backend, selective_scan
+
+# What is wrong -> (the argument that replaces a good one, the sentence that must come).
+WRONG_SHAPES = {
+    "x": (lambda a: a["x"][0], "x must be (B=any, L=any, D=any), got (35, 8); given: x (35, 8)"),
+    "dt": (lambda a: a["dt"][:, :3], "A must be (K=3, D=8, N=any), got (4, 8, 2)"),
+    "A": (lambda a: a["A"].reshape(32, 2), "A must be (K=4, D=8, N=any), got (32, 2)"),
+    "B": (lambda a: a["B"][..., :1], "B must be (B=2, K=4, L=35, N=2), got (2, 4, 35, 1)"),
+    "C": (lambda a: a["C"][:, :, :9], "C must be (B=2, K=4, L=35, N=2), got (2, 4, 9, 2)"),
+    "D": (lambda a: a["D"].T, "D must be (K=4, D=8), got (8, 4)"),
+    "order": (lambda a: a["order"][:2], "order must be (K=4, T=any), got (2, 35)"),
+    "dt_bias": (lambda a: torch.ones(8), "dt_bias must be (K=4, D=8), got (8,)"),
+    "dt_weight": (lambda a: torch.ones(4, 3, 8), "dt_weight must be (K=4, R=8, D=8)"),
+    "gap_dt": (lambda a: a["D"], "gap and gap_dt must be given together"),
+    "gap": (lambda a: a["order"][:, :5], "gap must be (K=4, T=35), got (4, 5)"),
+}
+WRONG_TYPES = {
+    "x": (lambda a: a["x"].int(), "x must be a floating-point tensor, got torch.int32"),
+    "order": (lambda a: a["order"].double(), "order must be int32 or int64, got torch.float64"),
+    "C": (lambda a: a["C"].to("meta"), "C must be on the device of x, cpu, got meta"),
+}
+WRONG_VALUES = {
+    "A": (lambda a: -a["A"], "A must be negative, got a maximum of"),
+    "order": (
+        lambda a: a["order"] + 1,
+        "order must hold pixels 0..34 or -1 for padding, got 1..35",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SHAPES)
+def test_shapes_that_do_not_fit_are_named(make_scan, name):
+    change, message = WRONG_SHAPES[name]
+    arguments = make_scan()
+    with pytest.raises(ShapeError) as caught:
+        selective_scan(**arguments | {name: change(arguments)})
+    assert message in str(caught.value)
+    assert "dt (2, " in str(caught.value) and "order (" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", WRONG_TYPES)
+def test_types_and_devices_that_do_not_fit_are_named(make_scan, name):
+    change, message = WRONG_TYPES[name]
+    arguments = make_scan()
+    with pytest.raises(ShapeError) as caught:
+        selective_scan(**arguments | {name: change(arguments)})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", WRONG_VALUES)
+def test_values_out_of_range_are_named(make_scan, name):
+    change, message = WRONG_VALUES[name]
+    arguments = make_scan()
+    with pytest.raises(KernelError) as caught:
+        selective_scan(**arguments | {name: change(arguments)})
+    assert message in str(caught.value)
+
+
+def test_a_pixel_twice_in_one_path_is_named(make_scan):
+    arguments = make_scan()
+    order = arguments["order"].clone()
+    order[2, 7] = order[2, 3]
+    with pytest.raises(KernelError, match=rf"got pixel {order[2, 3]} more than once in path 2;"):
+        selective_scan(**arguments | {"order": order})
+
+
+def test_a_negative_gap_is_named(make_scan):
+    arguments = make_scan(gaps=True)
+    with pytest.raises(KernelError, match="gap must not be negative, got -4"):
+        selective_scan(**arguments | {"gap": arguments["gap"] - 4})
+
+
+def test_gaps_of_another_form_than_the_order_are_refused(make_scan):
+    arguments = make_scan(gaps=True)
+    with pytest.raises(ShapeError, match="gap must have the shape of order; given: x"):
+        selective_scan(**arguments | {"gap": arguments["gap"].expand(2, -1, -1)})
+
+
+def test_several_paths_need_an_order(make_scan):
+    with pytest.raises(ShapeError, match="order is required for K=4 paths, got None; given: x"):
+        selective_scan(**make_scan() | {"order": None})
+
+
+@pytest.mark.parametrize("name", ["numba", "triton"])
+def test_a_backend_that_is_not_built_names_those_that_are(make_scan, name):
+    with pytest.raises(KernelError, match=f"'{name}' is not built yet; available: torch, ref"):
+        selective_scan(**make_scan(), backend=name)
+
+
+def test_an_unknown_backend_names_those_that_exist(make_scan):
+    message = "backend must be auto or one of torch, reference, got 'cuda'"
+    with pytest.raises(KernelError, match=message):
+        selective_scan(**make_scan(), backend="cuda")
+
+
+def test_the_environment_chooses_only_where_the_caller_does_not(monkeypatch):
+    monkeypatch.delenv("CVMH_SCAN_BACKEND", raising=False)
+    assert choose_backend() == "torch"
+    monkeypatch.setenv("CVMH_SCAN_BACKEND", "reference")
+    assert choose_backend() == "reference"
+    assert choose_backend("torch") == "torch"
+    monkeypatch.setenv("CVMH_SCAN_BACKEND", "fast")
+    with pytest.raises(KernelError, match="CVMH_SCAN_BACKEND must be auto or one of"):
+        choose_backend()
