@@ -1,0 +1,65 @@
+"""Whether a scene fits a bundle, found out before any output is opened."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+from cvmh.errors import BundleError, RasterError
+from cvmh.geo.raster import Raster
+from cvmh.models.bundle import BundleCard
+
+# Networks bear pixels that are somewhat larger or smaller than those of training.
+MAX_GSD_FACTOR = 1.5
+
+
+def check_card(card: BundleCard) -> None:
+    """Refuse statistics that cannot scale the bands.
+
+    Raises:
+        BundleError: there is not one mean and one positive deviation a band.
+    """
+    if not len(card.mean) == len(card.std) == len(card.band_names) or min(card.std) <= 0:
+        raise BundleError(
+            f"the bundle must have a mean and a positive std for each of its "
+            f"{len(card.band_names)} bands, got mean {card.mean} and std {card.std}"
+        )
+
+
+def check_values(
+    raster: Raster, bands: Sequence[int], card: BundleCard, *, force: bool = False
+) -> None:
+    """Refuse values that do not mean what they meant in training.
+
+    Raises:
+        RasterError: the dtype differs from that of training, or the scene is a palette, and
+            ``force`` is not set; or the bands have several dtypes.
+    """
+    dtype = raster.dtype_of(bands)
+    if force:
+        return
+    if dtype != card.dtype:
+        raise RasterError(
+            f"{raster.path} must be {card.dtype} as in training, got {dtype}; "
+            "rescale it, or use --force if its values have the same range"
+        )
+    if raster.is_palette:
+        raise RasterError(
+            f"{raster.path} must hold intensities, got a palette (numbers of colours); "
+            "expand it with 'gdal_translate -expand rgb', or use --force"
+        )
+
+
+def compare_gsd(raster: Raster, card: BundleCard, warn: Callable[[str], None] | None) -> None:
+    """Warn where pixels are much larger or smaller on the ground than in training."""
+    gsd = raster.gsd
+    if gsd is None or card.gsd is None:
+        return
+    if not 1 / MAX_GSD_FACTOR <= gsd / card.gsd <= MAX_GSD_FACTOR:
+        tell = warn or _warn_python
+        tell(
+            f"{raster.path} has pixels of {gsd:.3g} m, but the bundle was trained with "
+            f"{card.gsd:.3g} m; the mask may be poor, resample the scene to {card.gsd:.3g} m"
+        )
+
+
+def _warn_python(message: str) -> None:
+    warnings.warn(message, stacklevel=4)
