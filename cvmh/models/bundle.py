@@ -1,8 +1,6 @@
 """A bundle: a trained network in one safetensors file with everything needed to use it."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,8 @@ from torch import nn
 
 from cvmh.classes import ClassTable
 from cvmh.config import Settings, validate
-from cvmh.errors import BundleError, ConfigError, OutputError
+from cvmh.errors import BundleError, ConfigError
+from cvmh.files import write_complete
 from cvmh.models.zoo import create_model
 from cvmh.version import VERSION
 
@@ -84,23 +83,7 @@ def save_bundle(path: str | Path, network: nn.Module, card: BundleCard) -> None:
     weights = {
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
     }
-    content = save(weights, metadata={HEADER_KEY: card.model_dump_json()})
-    target = Path(path)
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"bundle {target} cannot be written ({error.strerror})") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    write_complete(Path(path), save(weights, metadata={HEADER_KEY: card.model_dump_json()}))
 
 
 def read_card(path: str | Path) -> BundleCard:

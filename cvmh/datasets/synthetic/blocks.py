@@ -60,7 +60,7 @@ def _house(
     world: World, block: Block, rng: np.random.Generator, u: float, edge: float, inward: float
 ) -> None:
     """A house on its lot, seen from the street edge inwards."""
-    length, width = rng.uniform(10.5, 13.0), rng.uniform(9.0, 11.0)
+    length, width = rng.uniform(10.5, 13.5), rng.uniform(9.5, 11.5)
     setback = rng.uniform(3.5, 6.0)
     v = edge + inward * (setback + width / 2)
     place = world.grid.footprint(
@@ -95,14 +95,14 @@ def _garden(
 
 def _flats(world: World, block: Block, rng: np.random.Generator) -> None:
     """Long houses in parallel, a row of bays in front of each."""
-    width, gap = rng.uniform(11.0, 14.0), rng.uniform(15.0, 19.0)
+    width, gap = rng.uniform(12.0, 15.0), rng.uniform(14.0, 17.0)
     shape = str(rng.choice(("flat", "hipped", "gabled"), p=(0.6, 0.25, 0.15)))
     eaves = rng.uniform(8.0, 14.0)
     middle = block.middle[0]
     ground = pick(MATERIALS[:6], rng)
     v = block.top + 3.0 + width / 2
     while v + width / 2 < block.bottom:
-        length = block.length * rng.uniform(0.55, 0.8)
+        length = block.length * rng.uniform(0.65, 0.85)
         shift = rng.uniform(-0.08, 0.08) * block.length
         place = world.grid.footprint(middle + shift, v, length, width)
         raise_building(world, rng, place, shape=shape, eaves=eaves)
@@ -163,7 +163,7 @@ def _industry(world: World, block: Block, rng: np.random.Generator) -> None:
     share = block.length / num_halls
     for k in range(num_halls):
         u = block.left + (k + 0.5) * share
-        width = (block.width - 15.0) * rng.uniform(0.6, 0.85)
+        width = (block.width - 15.0) * rng.uniform(0.8, 1.0)
         place = world.grid.footprint(u, block.top + 4.0 + width / 2, share * 0.78, max(width, 8.0))
         shape = str(rng.choice(("flat", "gabled"), p=(0.75, 0.25)))
         raise_building(world, rng, place, shape=shape, eaves=rng.uniform(6.0, 10.0))

@@ -93,16 +93,16 @@ def _light(world: World, place: Footprint, surface: Surface) -> FloatArray:
     cos, sin = np.float32(np.cos(place.angle)), np.float32(np.sin(place.angle))
     slope_x = surface.slope_along * cos - surface.slope_across * sin
     slope_y = surface.slope_along * sin + surface.slope_across * cos
-    ridge = np.where(np.abs(surface.rise - surface.rise.max()) < 0.12, 1.12, 1.0)
+    ridge = np.where(np.abs(surface.rise - surface.rise.max()) < 0.16, 1.2, 1.0)
     return np.asarray(world.style.sun.shade(slope_x, slope_y) * ridge, dtype=np.float32)
 
 
 def _cover(world: World, rng: np.random.Generator, window: Window, *, is_flat: bool) -> FloatArray:
     """Return the texture of the roofing: courses of tiles, or seams of sheets."""
     texture = world.canvas.noise.texture(rng, window.shape, grain=0.035, mottle=0.03)
-    pitch, depth = (rng.uniform(3.0, 6.0), 0.06) if is_flat else (rng.uniform(0.6, 1.1), 0.05)
+    pitch, depth = (rng.uniform(2.4, 4.0), 0.13) if is_flat else (rng.uniform(0.9, 1.2), 0.14)
     course = window.along if is_flat else window.across
-    groove = np.mod(course, pitch) < (0.3 if is_flat else pitch / 2)
+    groove = np.mod(course, pitch) < (0.4 if is_flat else pitch / 2)
     return np.asarray(texture * np.where(groove, 1.0 - depth, 1.0), dtype=np.float32)
 
 

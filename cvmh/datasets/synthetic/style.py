@@ -30,16 +30,16 @@ RURAL = (Use.WOOD, Use.FIELD, Use.WATER)
 # Share of the ground per use, in the order of Use; a scene mixes two of these rows.
 CHARACTERS = np.array(
     (
-        (0.46, 0.04, 0.00, 0.06, 0.06, 0.10, 0.16, 0.06, 0.06),
-        (0.16, 0.30, 0.08, 0.12, 0.10, 0.08, 0.02, 0.08, 0.06),
-        (0.08, 0.06, 0.34, 0.16, 0.02, 0.08, 0.10, 0.10, 0.06),
-        (0.18, 0.00, 0.06, 0.05, 0.02, 0.16, 0.40, 0.06, 0.07),
-        (0.22, 0.14, 0.02, 0.09, 0.16, 0.14, 0.06, 0.06, 0.11),
+        (0.52, 0.06, 0.00, 0.06, 0.06, 0.10, 0.12, 0.04, 0.04),
+        (0.18, 0.34, 0.10, 0.12, 0.10, 0.08, 0.02, 0.05, 0.03),
+        (0.10, 0.08, 0.36, 0.14, 0.02, 0.08, 0.10, 0.08, 0.04),
+        (0.26, 0.02, 0.08, 0.05, 0.02, 0.16, 0.34, 0.03, 0.04),
+        (0.30, 0.18, 0.02, 0.09, 0.16, 0.12, 0.05, 0.03, 0.07),
     ),
     dtype=np.float32,
 )
 # Below these shares a scene of a few hundred metres would miss a class.
-LEAST = np.array((0.18, 0.0, 0.0, 0.07, 0.0, 0.09, 0.06, 0.06, 0.05), dtype=np.float32)
+LEAST = np.array((0.22, 0.04, 0.05, 0.07, 0.0, 0.08, 0.06, 0.055, 0.045), dtype=np.float32)
 
 # Factors on green things per season: spring, summer, dry summer, autumn.
 SEASONS = np.array(

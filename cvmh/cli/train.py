@@ -1,0 +1,86 @@
+"""``cvmh train``."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cvmh.cli.progress import shown
+from cvmh.cli.verb import PATH, Verb, command_line
+
+
+@click.command(cls=Verb)
+@click.option("--dataset", metavar="NAME", help="What to train on; 'folder' is your own data set.")
+@click.option("--data", "root", type=PATH, metavar="ROOT", help="The folder that the data set is in.")
+@click.option("--config", "config_file", type=PATH, metavar="FILE", help="Settings of a run, as YAML.")
+@click.option("--model", metavar="NAME", help="The network; 'cvmh models' lists them.")
+@click.option("--out", type=PATH, metavar="DIR", help="The run folder.  [default: runs/NAME-TIME]")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one setting, for example train.epochs=3; may be given many times.",
+)
+@click.option("--resume", is_flag=True, help="Continue the run in --out after its last epoch.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of every random choice.")
+def command(
+    dataset: str | None,
+    root: Path | None,
+    config_file: Path | None,
+    model: str | None,
+    out: Path | None,
+    assignments: tuple[str, ...],
+    resume: bool,
+    seed: int | None,
+) -> None:
+    """Train a network on labelled images and leave a run folder with its bundle.
+
+    Example: cvmh train --dataset folder --data my_tiles --set train.minutes=10
+    """
+    from cvmh.config import RunConfig, merge, parse_assignment, read_yaml, validate
+    from cvmh.train import train
+
+    if resume and out is None:
+        raise click.UsageError("--resume needs the run folder to continue; give it with --out")
+    if resume and out is not None and config_file is None and (out / "config.yaml").exists():
+        config_file = out / "config.yaml"
+    if dataset is None and config_file is None:
+        raise click.UsageError("say what to train on: --dataset NAME, or --config FILE")
+    options: dict[str, Any] = {"data": {}, "model": {}, "train": {}}
+    for group, key, value in (
+        ("data", "dataset", dataset),
+        ("data", "root", root),
+        ("model", "name", model),
+        ("train", "seed", seed),
+    ):
+        if value is not None:
+            options[group][key] = value
+    config = validate(
+        RunConfig,
+        merge(
+            read_yaml(config_file) if config_file else {}, options, *map(parse_assignment, assignments)
+        ),
+        source=str(config_file or "settings"),
+    )
+    if out is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        out = Path("runs") / f"{config.data.dataset}-{config.model.name}-{stamp}"
+    click.echo(f"cvmh: run folder {out}", err=True)
+    with shown("auto") as progress:
+        result = train(
+            config,
+            out,
+            resume=resume,
+            progress=progress,
+            report=_print_epoch,
+            command=command_line(),
+        )
+    click.echo(result.bundle)
+
+
+def _print_epoch(row: dict[str, float]) -> None:
+    shown_names = ("train_loss", "val_loss", "val_miou", "val_mf1", "val_oa")
+    parts = [f"{name} {row[name]:.4f}" for name in shown_names if name in row]
+    click.echo(f"epoch {row['epoch']:.0f}  step {row['step']:.0f}  " + "  ".join(parts), err=True)

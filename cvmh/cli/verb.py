@@ -1,0 +1,67 @@
+"""What all verbs share: how errors are told, and where paths and progress come from."""
+
+import shlex
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cvmh.errors import CvmhError
+
+PATH = click.Path(path_type=Path)
+
+
+class Verb(click.Command):
+    """A command that tells a CvmhError in one line and exits 1; ``-vv`` shows the traceback."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(["-v", "--verbose"], count=True, help="-vv shows the traceback of an error.")
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        verbose = ctx.params.pop("verbose")
+        try:
+            return super().invoke(ctx)
+        except CvmhError as error:
+            if verbose >= 2:
+                traceback.print_exc()
+            click.echo(f"cvmh: error: {' '.join(str(error).split())}", err=True)
+            ctx.exit(1)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if verbose >= 2:
+                raise
+            kind = type(error).__name__
+            click.echo(
+                f"cvmh: unexpected {kind}: {' '.join(str(error).split())}; "
+                "this is a fault of cvmh, please report it with the output of -vv",
+                err=True,
+            )
+            ctx.exit(1)
+
+
+def command_line() -> str:
+    """Return the command line as it was typed, for the record."""
+    return shlex.join(["cvmh", *sys.argv[1:]])
+
+
+def newest_bundle(folder: Path = Path("runs")) -> Path:
+    """Return the newest bundle of a complete run under ``./runs``.
+
+    Raises:
+        click.UsageError: there is none.
+    """
+    found = sorted(folder.glob("*/best.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise click.UsageError(
+            f"no bundle was given with --checkpoint and there is none under ./{folder}; "
+            "train one with 'cvmh train' or 'cvmh demo'"
+        )
+    click.echo(f"cvmh: using the newest bundle, {found[-1]}", err=True)
+    return found[-1]

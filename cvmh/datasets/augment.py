@@ -1,0 +1,80 @@
+"""Joint augmentation of image, label and validity, with albumentations.
+
+Geometry moves all three together; radiometry changes the image alone. Images are normalised
+float32, so that the strengths mean the same for any dtype and any number of bands.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# albumentations asks a server for its newest version when it is imported, unless told not to.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations  # noqa: E402
+
+from cvmh.config import AugmentSettings  # noqa: E402
+
+
+class RadiometricJitter(albumentations.ImageOnlyTransform):
+    """Change brightness, contrast, the balance of the bands, and add noise.
+
+    ``x' = c (x + b + b_band) + noise`` on an image of mean 0 and deviation 1 per band, with
+    ``c`` in 1 +- contrast, ``b`` in +- brightness, ``b_band`` in +- band_shift. Any number of bands.
+    """
+
+    def __init__(self, settings: AugmentSettings) -> None:
+        super().__init__(p=settings.radiometry)
+        self.settings = settings
+
+    def apply(self, img: NDArray[np.float32], **params: Any) -> NDArray[np.float32]:
+        """Return the changed image (H, W, bands) float32."""
+        generator, settings = self.random_generator, self.settings
+        shift = generator.uniform(-settings.brightness, settings.brightness)
+        per_band = generator.uniform(-settings.band_shift, settings.band_shift, img.shape[-1])
+        factor = generator.uniform(1 - settings.contrast, 1 + settings.contrast)
+        noise = generator.standard_normal(img.shape, dtype=np.float32) * np.float32(
+            generator.uniform(0, settings.noise)
+        )
+        return ((img + (shift + per_band)) * factor + noise).astype(np.float32)
+
+
+class Augmentation:
+    """Augment one sample; the same seed gives the same result, in any process."""
+
+    def __init__(self, settings: AugmentSettings) -> None:
+        self._pipeline = albumentations.Compose(
+            [
+                albumentations.HorizontalFlip(p=settings.flips),
+                albumentations.VerticalFlip(p=settings.flips),
+                albumentations.RandomRotate90(p=settings.rotations),
+                RadiometricJitter(settings),
+            ]
+        )
+
+    def __call__(
+        self,
+        image: NDArray[np.float32],
+        label: NDArray[np.uint8],
+        validity: NDArray[np.bool_],
+        *,
+        seed: int,
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Return image (bands, H, W) and label (H, W), augmented; invalid pixels stay 0.
+
+        Args:
+            image: normalised (bands, H, W) float32, square.
+            label: class ids (H, W), 255 where it does not count.
+            validity: (H, W), true where the image has data.
+            seed: fixes every draw.
+        """
+        self._pipeline.set_random_seed(seed)
+        result = self._pipeline(
+            image=np.ascontiguousarray(image.transpose(1, 2, 0)),
+            masks=[label, validity.astype(np.uint8)],
+        )
+        moved_label, moved_validity = result["masks"]
+        moved = result["image"] * moved_validity[..., None]
+        return np.ascontiguousarray(moved.transpose(2, 0, 1)), np.ascontiguousarray(moved_label)

@@ -1,0 +1,104 @@
+"""A data set as a folder: ``images/``, ``masks/``, ``classes.json`` and ``split.csv``."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvmh.classes import ClassTable
+from cvmh.errors import DataError
+
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".vrt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledImage:
+    """An image, its label raster, and the split that it belongs to."""
+
+    stem: str
+    image: Path
+    label: Path
+    split: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationData:
+    """Labelled images with one class table."""
+
+    name: str
+    root: Path
+    classes: ClassTable
+    images: tuple[LabelledImage, ...]
+
+    def of_split(self, split: str) -> tuple[LabelledImage, ...]:
+        """Return the images of a split.
+
+        Raises:
+            DataError: the split has none; the message names the splits that there are.
+        """
+        chosen = tuple(image for image in self.images if image.split == split)
+        if not chosen:
+            found = ", ".join(sorted({image.split for image in self.images}))
+            raise DataError(f"{self.root}: no image is in split '{split}'; there are: {found}")
+        return chosen
+
+
+def open_folder(root: Path) -> SegmentationData:
+    """Find the images, labels, classes and splits of a folder data set; no pixel is read.
+
+    Raises:
+        DataError: the folder or a part of it is missing, or an image has no label.
+        ConfigError: ``classes.json`` is missing or wrong.
+    """
+    for part in (root, root / "images", root / "masks"):
+        if not part.is_dir():
+            raise DataError(
+                f"data set folder {part} does not exist; a folder data set has images/, masks/, "
+                "classes.json and split.csv"
+            )
+    classes = ClassTable.read(root / "classes.json")
+    labels = _by_stem(root / "masks")
+    images = _by_stem(root / "images")
+    entries = []
+    for stem, split in _read_splits(root / "split.csv"):
+        for kind, files in (("image", images), ("mask", labels)):
+            if stem not in files:
+                raise DataError(
+                    f"{root / 'split.csv'} lists '{stem}', but {kind}s/ holds no {kind} of that name "
+                    f"({', '.join(SUFFIXES)})"
+                )
+        entries.append(
+            LabelledImage(stem=stem, image=images[stem], label=labels[stem], split=split)
+        )
+    return SegmentationData(name=root.name, root=root, classes=classes, images=tuple(entries))
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES:
+            continue
+        if path.stem in files:
+            raise DataError(f"{folder} holds both {files[path.stem].name} and {path.name}; keep one")
+        files[path.stem] = path
+    return files
+
+
+def _read_splits(path: Path) -> Iterable[tuple[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} is missing; write it with the columns stem,split (split: train, val or test)"
+        ) from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as CSV ({error})") from error
+    if not rows or not {"stem", "split"} <= set(rows[0]):
+        raise DataError(f"{path} must have the columns stem,split and at least one row")
+    seen: set[str] = set()
+    for row in rows:
+        if row["stem"] in seen:
+            raise DataError(f"{path} lists '{row['stem']}' twice")
+        seen.add(row["stem"])
+    return [(row["stem"], row["split"]) for row in rows]

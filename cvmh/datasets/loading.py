@@ -1,0 +1,101 @@
+"""From settings to loaders: what a run trains and validates on."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from cvmh.config import DataSettings, RunConfig
+from cvmh.datasets.augment import Augmentation
+from cvmh.datasets.crops import EpochSampler, Reader, TrainingCrops, ValidationTiles, seed_worker
+from cvmh.datasets.folder import SegmentationData, open_folder
+from cvmh.datasets.reading import ImageBands
+from cvmh.datasets.summary import DataSummary, summarise
+from cvmh.errors import ConfigError
+from cvmh.progress import Progress, silent
+
+# The data sets that can be read, by name.
+DATASETS: Mapping[str, Callable[[Path], SegmentationData]] = {"folder": open_folder}
+MIN_BATCHES = 16
+MAX_WORKERS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """Loaders of training crops and validation tiles, and the summary that scaled them."""
+
+    summary: DataSummary
+    train_loader: DataLoader[Any]
+    val_loader: DataLoader[Any]
+
+
+def open_data(settings: DataSettings) -> SegmentationData:
+    """Open the data set that the settings name.
+
+    Raises:
+        ConfigError: the name is unknown, or there is no root.
+        DataError: the data set on disk is incomplete.
+    """
+    if settings.dataset not in DATASETS:
+        raise ConfigError(
+            f"there is no data set '{settings.dataset}'; known: {', '.join(DATASETS)}"
+        )
+    if settings.root is None:
+        raise ConfigError(f"data set '{settings.dataset}' needs the folder it is in; give --data ROOT")
+    return DATASETS[settings.dataset](settings.root)
+
+
+def prepare_training(
+    data: SegmentationData, config: RunConfig, *, progress: Progress = silent
+) -> TrainingData:
+    """Summarise the training split and build the loaders of a run.
+
+    Raises:
+        DataError: a split is empty, or images and labels do not fit together.
+        RasterError: a file cannot be read.
+    """
+    settings = config.data
+    summary = summarise(data, settings.train_split, bands=settings.bands, progress=progress)
+    train_reader = make_reader(data, settings.train_split, summary, tile=settings.tile)
+    val_reader = make_reader(data, settings.val_split, summary, tile=settings.tile)
+    crops = settings.crops_per_epoch or _crops_per_epoch(train_reader, settings)
+    workers = settings.workers
+    if workers is None:
+        workers = min(MAX_WORKERS, max(1, (os.cpu_count() or 1) - 1))
+    common: dict[str, Any] = {
+        "batch_size": settings.batch,
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "worker_init_fn": seed_worker,
+    }
+    train_crops = TrainingCrops(
+        train_reader, Augmentation(config.augment), seed=config.train.seed
+    )
+    return TrainingData(
+        summary=summary,
+        train_loader=DataLoader(train_crops, sampler=EpochSampler(crops), drop_last=True, **common),
+        val_loader=DataLoader(ValidationTiles(val_reader), shuffle=False, **common),
+    )
+
+
+def make_reader(
+    data: SegmentationData, split: str, summary: DataSummary, *, tile: int
+) -> Reader:
+    """Build the reader of a split that scales its images by a summary."""
+    return Reader(
+        data.of_split(split),
+        data.classes,
+        ImageBands(summary.bands, summary.alpha, summary.band_names, summary.dtype),
+        mean=summary.mean,
+        std=summary.std,
+        tile=tile,
+    )
+
+
+def _crops_per_epoch(reader: Reader, settings: DataSettings) -> int:
+    pixels = sum(height * width for height, width in reader.sizes)
+    batches = max(MIN_BATCHES, round(pixels / settings.tile**2 / settings.batch))
+    return batches * settings.batch

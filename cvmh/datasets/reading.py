@@ -1,0 +1,125 @@
+"""Images and labels of a data set as arrays, checked as they are read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvmh.classes import NODATA_ID, ClassTable
+from cvmh.errors import DataError
+from cvmh.geo.raster import Raster
+from cvmh.geo.tiling import Window
+from cvmh.geo.validity import Validity, find_alpha
+
+# Whether a tagged band is an alpha band is judged on so many images of the set together.
+IMAGES_JUDGED = 16
+
+
+class ImageBands(NamedTuple):
+    """Which bands (1-based) of the images of a set are data, and which one is alpha, if any."""
+
+    bands: tuple[int, ...]
+    alpha: int | None
+    names: tuple[str, ...]
+    dtype: str
+
+
+def choose_bands(paths: Sequence[Path], wanted: Sequence[int] | None = None) -> ImageBands:
+    """Decide which bands of a set of images are data.
+
+    Bands that the user names are data, whatever they are tagged. Otherwise all bands are, except
+    an alpha band: one that is tagged alpha and holds only 0 and the dtype's largest value in all
+    of the images that are looked at.
+
+    Raises:
+        DataError: images differ in the number or dtype of their bands, or a wanted band is missing.
+    """
+    with Raster(paths[0]) as first:
+        num_bands, dtype, names = first.num_bands, first.dtype_of(wanted), first.band_names
+        tagged = first.tagged_alpha
+    for path in paths[1:]:
+        with Raster(path) as raster:
+            if (raster.num_bands, raster.dtype_of(wanted)) != (num_bands, dtype):
+                raise DataError(
+                    f"all images must have the same bands, but {paths[0].name} has {num_bands} of "
+                    f"{dtype} and {path} has {raster.num_bands} of {raster.dtype_of(wanted)}"
+                )
+    alpha = None
+    if wanted is None and tagged is not None and all(map(_has_alpha, paths[:IMAGES_JUDGED])):
+        alpha = tagged
+    bands = tuple(wanted or (b for b in range(1, num_bands + 1) if b != alpha))
+    if not bands or not all(1 <= band <= num_bands for band in bands):
+        raise DataError(
+            f"data.bands must name bands 1..{num_bands} of {paths[0]}, got {list(bands)}"
+        )
+    return ImageBands(bands, alpha, tuple(names[band - 1] for band in bands), dtype)
+
+
+def read_image(
+    raster: Raster, chosen: ImageBands, window: Window
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the pixels (bands, H, W) of a window as float32, and where they are data (H, W).
+
+    A sample that holds no measurement is NaN, also where other bands of its pixel do.
+    """
+    pixels = raster.read(window, chosen.bands)
+    rule = Validity(raster, chosen.bands)
+    validity = rule.read(window, pixels)
+    missing = rule.find_missing(pixels) | ~validity
+    return np.where(missing, np.float32(np.nan), pixels.astype(np.float32)), validity
+
+
+def check_bands(raster: Raster, chosen: ImageBands) -> None:
+    """Refuse an image that differs from the others of its set in bands or dtype.
+
+    Raises:
+        DataError: it does.
+    """
+    missing = max(chosen.bands) > raster.num_bands
+    if missing or raster.dtype_of(chosen.bands) != chosen.dtype:
+        raise DataError(
+            f"all images must have bands {list(chosen.bands)} of {chosen.dtype}, but {raster.path} "
+            f"has {raster.num_bands} of {raster.dtypes[0]}"
+        )
+
+
+def check_label(label: Raster, image: Raster) -> None:
+    """Refuse a label that is not one band of its image's size.
+
+    Raises:
+        DataError: it is not.
+    """
+    if label.shape != (1, image.height, image.width):
+        raise DataError(
+            f"label {label.path} must be one band of {image.height} x {image.width} pixels like its "
+            f"image, got {label.num_bands} of {label.height} x {label.width}"
+        )
+
+
+def read_label(label: Raster, classes: ClassTable, window: Window) -> NDArray[np.uint8]:
+    """Return the class ids (H, W) of a window; 255 where the label does not count.
+
+    Raises:
+        DataError: the label holds an id that is not in the class table.
+    """
+    ids = label.read(window)[0]
+    declared = label.nodata[0]
+    ignored = ids == NODATA_ID
+    if declared is not None and not 0 <= declared < len(classes):
+        ignored |= ids == declared
+    known = (ids >= 0) & (ids < len(classes)) & (ids == ids.astype(np.uint8))
+    wrong = ~(known | ignored)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise DataError(
+            f"label {label.path} holds class id {ids[row, column]} at row {window.row + row}, column "
+            f"{window.column + column}; classes.json has ids 0..{len(classes) - 1}, and 255 is ignored"
+        )
+    return np.where(ignored, NODATA_ID, ids).astype(np.uint8)
+
+
+def _has_alpha(path: Path) -> bool:
+    with Raster(path) as raster:
+        return find_alpha(raster) is not None

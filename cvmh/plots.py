@@ -1,0 +1,92 @@
+"""Pictures from arrays and tables; no window is ever opened."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from cvmh.classes import NODATA_ID, ClassTable
+
+# Shown where there is no data: a light grey that no class table is likely to use.
+NODATA_COLOUR = (235, 235, 235)
+
+
+def colour_ids(ids: NDArray[np.uint8], classes: ClassTable) -> NDArray[np.uint8]:
+    """Return the colours (H, W, 3) of an array (H, W) of class ids; 255 becomes light grey."""
+    palette = np.full((NODATA_ID + 1, 3), NODATA_COLOUR, dtype=np.uint8)
+    palette[: len(classes)] = classes.colours
+    return palette[ids]
+
+
+def stretch(image: NDArray[Any], validity: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return the first three bands (or the only one) as a picture (H, W, 3).
+
+    Args:
+        image: (bands, H, W), any number type; the 2nd to 98th percentile of the valid pixels fills
+            the range, one stretch for all bands, so that colours stay true.
+        validity: (H, W), true where valid; elsewhere the picture is light grey.
+    """
+    bands = image[:3] if len(image) >= 3 else image[[0, 0, 0]]
+    values = bands[:, validity].astype(np.float64)
+    low, high = np.percentile(values, (2, 98)) if values.size else (0.0, 1.0)
+    scaled = (np.nan_to_num(bands.astype(np.float64)) - low) / max(high - low, 1e-12)
+    picture = (np.clip(scaled, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    picture[~validity] = NODATA_COLOUR
+    return picture
+
+
+def preview(
+    path: Path, panels: Mapping[str, NDArray[np.uint8]], classes: ClassTable, *, title: str = ""
+) -> None:
+    """Write pictures (H, W, 3) side by side with a legend of the classes, as PNG."""
+    figure = Figure(figsize=(4.4 * len(panels), 5.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (name, picture) in zip(axes, panels.items(), strict=True):
+        axis.imshow(picture, interpolation="nearest")
+        axis.set_title(name, fontsize=11)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    handles = [_swatch(entry.name, entry.rgb) for entry in classes]
+    handles.append(_swatch("no data", NODATA_COLOUR))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(len(handles), 7), frameon=False
+    )
+    if title:
+        figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=110, format="png")
+
+
+def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write the curves of a training as PNG: losses on the left, validation scores on the right.
+
+    Args:
+        path: the PNG file.
+        rows: one mapping an epoch with ``epoch`` and any of ``train_loss``, ``val_loss``,
+            ``val_miou``, ``val_mf1``, ``val_oa``.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for axis, names in ((left, ("train_loss", "val_loss")), (right, ("val_miou", "val_mf1", "val_oa"))):
+        for name in names:
+            points = [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker=".", label=name)
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend()
+    right.set_ylim(0, 1)
+    figure.savefig(path, dpi=110, format="png")
+
+
+def _swatch(name: str, rgb: tuple[int, int, int]) -> Patch:
+    return Patch(
+        facecolor=tuple(part / 255 for part in rgb), edgecolor="0.4", linewidth=0.5, label=name
+    )

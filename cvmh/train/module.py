@@ -1,0 +1,113 @@
+"""The LightningModule: one network, its loss, its optimiser and its validation scores."""
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from cvmh.classes import NODATA_ID, ClassTable
+from cvmh.config import TrainSettings
+from cvmh.errors import TrainingError
+from cvmh.metrics import Scores, score
+from cvmh.train.losses import SegmentationLoss
+from cvmh.train.schedule import learning_rate
+
+# Parameters that weight decay would harm: those that are no matrices, and the SSM's own.
+NO_DECAY_NAMES = ("A_log", "D", "dt_bias")
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class SegmentationModule(lightning.LightningModule):
+    """Train a network on batches (image (B, bands, H, W), label (B, H, W), index (B,))."""
+
+    def __init__(self, network: nn.Module, classes: ClassTable, settings: TrainSettings) -> None:
+        super().__init__()
+        self.network = network
+        self.classes = classes
+        self.settings = settings
+        self.loss = SegmentationLoss(cross_entropy=settings.cross_entropy, dice=settings.dice)
+        self.train_loss = MeanMetric()
+        self.val_loss = MeanMetric()
+        self.confusion = MulticlassConfusionMatrix(len(classes), ignore_index=NODATA_ID)
+        self.scores: Scores | None = None
+        # Set by the run: the share of it that is done, 0..1.
+        self.progress = 0.0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return AdamW; biases, norms, A_log and D are not decayed."""
+        decayed, free = [], []
+        for name, parameter in self.network.named_parameters():
+            keep = parameter.ndim < 2 or name.rsplit(".", 1)[-1] in NO_DECAY_NAMES
+            (free if keep else decayed).append(parameter)
+        groups = [
+            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": free, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.settings.learning_rate)
+
+    def on_train_epoch_start(self) -> None:
+        """Seed torch by the epoch, so that a resumed run draws the same numbers."""
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Set the learning rate by the progress of the run."""
+        rate = learning_rate(self.progress, self.settings)
+        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
+            group["lr"] = rate
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch; a loss that is not finite stops the run."""
+        images, labels, indices = batch
+        loss = self.loss(self.network(images), labels)
+        if not torch.isfinite(loss):
+            raise TrainingError(self._not_finite("loss", f"{loss.item()}", indices))
+        self.train_loss.update(loss.detach())
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop at a gradient that is not finite, unless a loss scaler will skip the step."""
+        if self.trainer.precision == "16-mixed":
+            return
+        for name, parameter in self.network.named_parameters():
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                raise TrainingError(self._not_finite("gradient", name, None))
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean loss of the epoch; the callbacks have read it before."""
+        self.log("train_loss", self.train_loss.compute())
+        self.train_loss.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count a batch in the confusion matrix."""
+        images, labels, _ = batch
+        logits = self.network(images)
+        self.val_loss.update(self.loss(logits, labels))
+        self.confusion.update(logits.argmax(dim=1), labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Compute the scores of the validation split and log them."""
+        counts = self.confusion.compute().cpu().numpy()
+        self.scores = score(counts, self.classes, protocol="full", split="val")
+        self.log("val_loss", self.val_loss.compute())
+        for name in ("miou", "mf1", "oa"):
+            value = getattr(self.scores, name)
+            if value is not None:
+                self.log(f"val_{name}", float(value))
+        for name, entry in self.scores.classes.items():
+            if entry.iou is not None:
+                self.log(f"val_iou/{name}", float(entry.iou))
+        self.confusion.reset()
+        self.val_loss.reset()
+
+    def _not_finite(self, what: str, value: str, indices: Tensor | None) -> str:
+        where = f"step {self.global_step + 1} of epoch {self.current_epoch + 1}"
+        crops = "" if indices is None else f", crops {indices.tolist()}"
+        return (
+            f"the {what} is not finite ({value}) at {where}{crops}, learning rate "
+            f"{learning_rate(self.progress, self.settings):.2e}; lower train.learning_rate, or use "
+            "train.precision=32 and continue with --resume"
+        )

@@ -1,0 +1,224 @@
+"""One training, from settings to a run folder with its bundle."""
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from cvmh.config import RunConfig
+from cvmh.datasets import SegmentationData, TrainingData, open_data, prepare_training
+from cvmh.errors import ConfigError, OutputError
+from cvmh.files import write_complete
+from cvmh.metrics import Scores
+from cvmh.models.bundle import BundleCard, save_bundle, versions
+from cvmh.models.zoo import create_model
+from cvmh.progress import Progress, silent
+from cvmh.train.callbacks import Pace, Record
+from cvmh.train.module import SegmentationModule
+
+# The best network so far; it gets the bundle's name only when the run is complete.
+UNFINISHED = "best.unfinished.safetensors"
+FINISHED = "best.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a complete run leaves: its bundle, and the best validation scores."""
+
+    bundle: Path
+    scores: dict[str, Any]
+    epochs: int
+    steps: int
+
+
+def train(
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    progress: Progress = silent,
+    report: Callable[[dict[str, float]], None] = lambda row: None,
+    command: str = "",
+) -> TrainingResult:
+    """Train a network as the settings say and leave a run folder.
+
+    Args:
+        config: the settings of the run.
+        out: the run folder; must not hold a run yet, unless ``resume``.
+        resume: continue the run in ``out`` from its last complete epoch.
+        device: "auto", "cpu" or "cuda".
+        progress: receives the steps that are done.
+        report: receives the metrics of each epoch.
+        command: the command line, kept with the run.
+
+    Raises:
+        OutputError: ``out`` holds a run already, or cannot be written.
+        ConfigError: there is nothing to resume, or a setting does not fit the data.
+        TrainingError: a loss or gradient is not finite.
+    """
+    _check_folder(out, resume=resume)
+    data = open_data(config.data)
+    training = prepare_training(data, config, progress=progress)
+    lightning.seed_everything(config.train.seed, verbose=False)
+    network = create_model(
+        config.model.name,
+        bands=len(training.summary.band_names),
+        num_classes=len(data.classes),
+        **config.model.settings,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_complete(out / "config.yaml", config.to_yaml())
+    _write_state(out, training, state="training", command=command)
+    module = SegmentationModule(network, data.classes, config.train)
+    record = Record(out, save_best=_bundle_writer(out, config, data, training), report=report)
+    with _quiet():
+        trainer = _trainer(config, out, device, [_pace(config, training, progress), record])
+        trainer.fit(
+            module,
+            training.train_loader,
+            training.val_loader,
+            ckpt_path=out / "last.ckpt" if resume else None,
+        )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    (out / UNFINISHED).replace(out / FINISHED)
+    best = max(record.rows, key=lambda row: row.get("val_miou", -1.0))
+    _write_state(out, training, state="finished", command=command, best=best)
+    return TrainingResult(
+        bundle=out / FINISHED, scores=best, epochs=len(record.rows), steps=trainer.global_step
+    )
+
+
+def _check_folder(out: Path, *, resume: bool) -> None:
+    if resume and (out / FINISHED).exists():
+        raise ConfigError(f"the run in {out} is complete, so there is nothing to resume")
+    if resume and not (out / "last.ckpt").exists():
+        raise ConfigError(
+            f"{out} has no last.ckpt to resume from; the run had not completed an epoch, "
+            "start it again without --resume in a new folder"
+        )
+    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} is not empty; choose another --out, or continue it with --resume")
+
+
+def _pace(config: RunConfig, training: TrainingData, progress: Progress) -> Pace:
+    steps = len(training.train_loader) * config.train.epochs
+    return Pace(total_steps=steps, minutes=config.train.minutes, progress=progress)
+
+
+def _trainer(
+    config: RunConfig, out: Path, device: str, callbacks: list[Callback]
+) -> lightning.Trainer:
+    settings = config.train
+    if settings.patience is not None:
+        callbacks = [
+            EarlyStopping("val_miou", mode="max", patience=settings.patience, strict=False),
+            *callbacks,
+        ]
+    uses_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return lightning.Trainer(
+        accelerator="gpu" if uses_gpu else "cpu",
+        devices=1,
+        precision=_precision(settings.precision, uses_gpu=uses_gpu),
+        max_epochs=-1 if settings.minutes else settings.epochs,
+        gradient_clip_val=settings.clip_gradient,
+        check_val_every_n_epoch=settings.validate_every,
+        logger=TensorBoardLogger(out, name="", version="tensorboard"),
+        log_every_n_steps=10,
+        callbacks=callbacks,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=out,
+    )
+
+
+def _precision(wanted: str, *, uses_gpu: bool) -> Any:
+    if wanted == "auto":
+        wanted = "32" if not uses_gpu else "bf16" if torch.cuda.is_bf16_supported() else "16"
+    if wanted == "16" and not uses_gpu:
+        raise ConfigError("train.precision=16 needs a GPU; use 32 or bf16 on a CPU")
+    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[wanted]
+
+
+def _bundle_writer(
+    out: Path, config: RunConfig, data: SegmentationData, training: TrainingData
+) -> Callable[[SegmentationModule], None]:
+    summary = training.summary
+
+    def write(module: SegmentationModule) -> None:
+        card = BundleCard(
+            model=config.model.name,
+            settings=config.model.settings,
+            classes=data.classes,
+            band_names=summary.band_names,
+            dtype=summary.dtype,
+            mean=summary.mean,
+            std=summary.std,
+            gsd=summary.gsd,
+            tile=config.data.tile,
+            dataset=data.name,
+            data_fingerprint=summary.fingerprint,
+            scores=_brief(module.scores),
+            versions=versions(),
+        )
+        save_bundle(out / UNFINISHED, module.network, card)
+
+    return write
+
+
+def _brief(scores: Scores | None) -> dict[str, Any]:
+    return {} if scores is None else scores.model_dump(mode="json", exclude={"confusion"})
+
+
+def _write_state(
+    out: Path,
+    training: TrainingData,
+    *,
+    state: str,
+    command: str,
+    best: dict[str, float] | None = None,
+) -> None:
+    content = {
+        "state": state,
+        "command": command,
+        "versions": {
+            **versions(),
+            "python": sys.version.split()[0],
+            "numpy": np.__version__,
+            "lightning": lightning.__version__,
+        },
+        "data_fingerprint": training.summary.fingerprint,
+        "best": best,
+    }
+    write_complete(out / "run.json", json.dumps(content, indent=1) + "\n")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's banners and hints off the terminal; its errors still come."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning.*")
+        warnings.filterwarnings("ignore", module="pytorch_lightning.*")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
