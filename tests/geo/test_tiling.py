@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvmh.errors import ConfigError
+from cvmh.geo.tiling import Window, blend_weights, plan_tiles
+
+SIZES = st.integers(1, 300)
+PLANS = st.builds(
+    lambda height, width, tile, overlap: plan_tiles(height, width, tile=tile, overlap=overlap),
+    SIZES,
+    SIZES,
+    st.integers(8, 128),
+    st.floats(0, 0.8),
+)
+
+
+@given(PLANS)
+def test_tiles_cover_every_pixel_and_stay_inside(plan):
+    seen = np.zeros((plan.height, plan.width), dtype=int)
+    windows = [window for stripe in plan.stripes() for window in stripe.windows]
+    for window in windows:
+        assert window.row >= 0 and window.row + window.height <= plan.height
+        assert window.column >= 0 and window.column + window.width <= plan.width
+        seen[window.rows, window.columns] += 1
+    assert seen.min() >= 1
+    assert len(set(windows)) == len(windows) == plan.num_tiles
+
+
+@given(PLANS)
+def test_all_tiles_have_one_size(plan):
+    sizes = {(w.height, w.width) for stripe in plan.stripes() for w in stripe.windows}
+    assert sizes == {(plan.tile_height, plan.tile_width)}
+
+
+@given(PLANS)
+def test_final_rows_follow_each_other_and_no_later_stripe_touches_them(plan):
+    stripes = list(plan.stripes())
+    end = 0
+    for index, stripe in enumerate(stripes):
+        assert stripe.first_final_row == end == stripe.windows[0].row
+        end = stripe.end_final_row
+        assert end <= stripe.windows[0].row + plan.tile_height
+        assert all(later.windows[0].row >= end for later in stripes[index + 1 :])
+    assert end == plan.height
+
+
+@given(PLANS)
+def test_normalised_weights_sum_to_one_at_every_pixel(plan):
+    weights = blend_weights(plan.tile_height, plan.tile_width)
+    total = np.zeros((plan.height, plan.width))
+    windows = [window for stripe in plan.stripes() for window in stripe.windows]
+    for window in windows:
+        total[window.rows, window.columns] += weights
+    assert total.min() > 0
+    share = np.zeros_like(total)
+    for window in windows:
+        share[window.rows, window.columns] += weights / total[window.rows, window.columns]
+    np.testing.assert_allclose(share, 1, rtol=1e-6)
+
+
+@given(SIZES, SIZES, st.integers(1, 64), st.floats(0, 0.8))
+def test_neighbours_overlap_at_least_as_much_as_asked(height, width, tile, overlap):
+    plan = plan_tiles(height, width, tile=tile, overlap=overlap)
+    for starts, side in ((plan.rows, plan.tile_height), (plan.columns, plan.tile_width)):
+        # A tile of one pixel cannot overlap its neighbour at all.
+        assert all(step <= max(1, side * (1 - overlap)) for step in np.diff(starts))
+
+
+@pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 512])
+def test_weights_are_positive_symmetric_float32(size):
+    weights = blend_weights(size, 5)
+    assert weights.dtype == np.float32 and weights.shape == (size, 5)
+    assert weights.min() > 0
+    np.testing.assert_allclose(weights, weights[::-1, ::-1], rtol=1e-4)
+
+
+def test_a_raster_smaller_than_the_tile_is_one_tile_of_its_own_size():
+    (stripe,) = plan_tiles(1, 7, tile=512, overlap=0.25).stripes()
+    assert stripe.windows == (Window(0, 0, 1, 7),)
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(0, 0.2), (-5, 0.2), (8, 0.9), (8, -0.1)])
+def test_settings_out_of_range_are_refused(tile, overlap):
+    with pytest.raises(ConfigError, match="must be"):
+        plan_tiles(10, 10, tile=tile, overlap=overlap)
+
+
+def test_a_window_names_itself_for_error_messages():
+    assert str(Window(3, 4, 10, 20)) == "rows 3..13, columns 4..24"

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from rasterio.enums import ColorInterp
+
+from cvmh.geo.raster import Raster
+from cvmh.geo.tiling import Window
+from cvmh.geo.validity import Validity, find_alpha
+
+RGBA = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+ALL = Window(0, 0, 2, 3)
+
+
+def validity_of(path, bands, window=ALL):
+    with Raster(path) as raster:
+        return Validity(raster, bands).read(window, raster.read(window, bands)).tolist()
+
+
+def bands_of(*planes, dtype="uint8"):
+    return np.array(planes, dtype=dtype).reshape(len(planes), 2, 3)
+
+
+def test_a_pixel_is_nodata_only_if_all_used_bands_are(make_raster):
+    path = make_raster(array=bands_of([0, 0, 1, 0, 0, 1], [0, 1, 0, 0, 1, 1]), nodata=0)
+    assert validity_of(path, [1, 2]) == [[False, True, True], [False, True, True]]
+    assert validity_of(path, [1]) == [[False, False, True], [False, False, True]]
+
+
+def test_a_value_that_is_declared_nowhere_is_data(make_raster):
+    path = make_raster(array=bands_of([-9999, 0, 1, 2, 3, 4], dtype="int16"))
+    assert validity_of(path, [1]) == [[True] * 3] * 2
+
+
+@pytest.mark.parametrize("nodata", [None, np.nan])
+def test_nan_and_infinity_in_any_used_band_are_no_data(make_raster, nodata):
+    array = bands_of([np.nan, 1, np.inf, 2, 3, 4], [1, 1, 1, np.nan, 1, 1], dtype="float32")
+    path = make_raster(array=array, nodata=nodata)
+    assert validity_of(path, [1, 2]) == [[False, True, False], [False, True, True]]
+    assert validity_of(path, [1]) == [[False, True, False], [True, True, True]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("float32", -3.4028234663852886e38), ("float64", -1e300), ("int16", -1)]
+)
+def test_extreme_nodata_values_match(make_raster, dtype, nodata):
+    path = make_raster(array=bands_of([nodata, 1, 2, 3, 4, 5], dtype=dtype), nodata=nodata)
+    assert validity_of(path, [1]) == [[False, True, True], [True, True, True]]
+
+
+def test_a_sample_without_measurement_is_found_in_floats_only(make_raster):
+    array = bands_of([-9, 1, np.nan, 2, 3, 4], [1, 1, 1, 1, 1, 1], dtype="float32")
+    with Raster(make_raster(array=array, nodata=-9)) as raster:
+        missing = Validity(raster, [1, 2]).find_missing(array)
+        assert Validity(raster, [1, 2]).read(ALL, array)[0].tolist() == [True, True, False]
+    assert missing.nonzero()[2].tolist() == [0, 2]
+    with Raster(make_raster("b.tif", bands_of([0, 1, 2, 3, 4, 5]), nodata=0)) as raster:
+        assert not Validity(raster, [1]).find_missing(raster.read()).any()
+
+
+def test_a_true_alpha_band_hides_where_it_is_zero(make_raster):
+    planes = [[5] * 6] * 3
+    path = make_raster(array=bands_of(*planes, [0, 255, 255, 0, 255, 255]), colours=RGBA)
+    assert validity_of(path, [1, 2, 3]) == [[False, True, True]] * 2
+    # Chosen as data, it hides nothing.
+    assert validity_of(path, [1, 2, 3, 4]) == [[True] * 3] * 2
+
+
+def test_near_infrared_tagged_as_alpha_is_data(make_raster):
+    planes = [[5] * 6] * 3
+    path = make_raster(array=bands_of(*planes, [0, 90, 255, 13, 200, 120]), colours=RGBA)
+    with Raster(path) as raster:
+        assert find_alpha(raster) is None
+    assert validity_of(path, [1, 2, 3]) == [[True] * 3] * 2
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_alpha_is_judged_by_its_values_over_a_large_raster(make_raster, dtype):
+    array = np.zeros((2, 1500, 2000), dtype)
+    array[1, :, 700:] = np.iinfo(dtype).max
+    # A soft edge does not make it data.
+    array[1, :, 699] = 100
+    colours = [ColorInterp.gray, ColorInterp.alpha]
+    with Raster(make_raster(array=array, colours=colours)) as raster:
+        assert find_alpha(raster) == 2
+    array[1] = np.arange(2000) % 250
+    with Raster(make_raster("b.tif", array=array, colours=colours)) as raster:
+        assert find_alpha(raster) is None
+
+
+def test_an_internal_mask_counts(make_raster):
+    mask = np.array([[0, 255, 255], [255, 255, 0]], "uint8")
+    path = make_raster(array=bands_of([1, 2, 3, 4, 5, 6]), mask=mask)
+    assert validity_of(path, [1]) == [[False, True, True], [True, True, False]]
+    assert validity_of(path, [1], Window(1, 1, 1, 2)) == [[True, False]]
