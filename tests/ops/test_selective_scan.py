@@ -97,6 +97,15 @@ def test_short_random_paths_for_each_image_with_padding(backend, make_scan, num_
     check(make_scan(order=order, softplus=True, gaps=True), backend, merge=merge)
 
 
+@pytest.mark.parametrize("rank", [None, 3], ids=["full", "low-rank"])
+def test_bias_without_softplus_on_paths_with_padding(backend, make_scan, rank):
+    order = order_table("ss2d", 7, 9).clone()
+    order[:, 5::7] = -1
+    arguments = make_scan(7, 9, order=order, softplus=True, rank=rank)
+    positive = {name: arguments[name].exp() for name in ("dt", "dt_bias")}
+    check(arguments | positive | {"dt_softplus": False}, backend)
+
+
 def test_empty_paths_give_zeros_and_no_gradient(backend, make_scan):
     arguments = make_scan(order=order_table("ss2d", 5, 7)[:, :0], gaps=True)
     for name, value in run(arguments, backend=backend).items():
