@@ -22,7 +22,7 @@ def check_blocks(path: Path) -> None:
                 offset = _tag(dataset, f"BLOCK_OFFSET_{column}_{row}")
                 length = _tag(dataset, f"BLOCK_SIZE_{column}_{row}")
                 if not offset or not length or offset + length > size:
-                    raise OSError(f"block {row},{column} was not stored; is the disk full?")
+                    raise OSError(f"block {row},{column} was not stored")
 
 
 def _tag(dataset: Any, name: str) -> int:

@@ -225,8 +225,8 @@ def _why_not_written(path: Path, error: Exception) -> str:
     except OSError:
         return f"mask {path} cannot be written ({reason})"
     return (
-        f"mask {path} cannot be written ({reason}); "
-        f"{free / 2**20:.0f} MiB are free there, check the disk, its quota and your rights"
+        f"mask {path} cannot be written ({reason}); {free / 2**20:.0f} MiB are free there: "
+        "is the disk full, a quota used up, or the folder not yours to write?"
     )
 
 

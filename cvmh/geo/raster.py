@@ -161,6 +161,11 @@ class Raster:
         )
 
     @property
+    def tags(self) -> dict[str, str]:
+        """The tags of the dataset; a mask of cvmh has some whose names start with CVMH_."""
+        return dict(self._dataset.tags())
+
+    @property
     def gsd(self) -> float | None:
         """The ground sampling distance at the raster's centre in metres, None if unknown."""
         return self.georeference.ground_sampling_distance(self.height, self.width)
