@@ -16,7 +16,9 @@ def command() -> None:
 @command.command(cls=Verb)
 @click.argument("root", type=PATH)
 @click.option("--scenes", type=click.IntRange(min=2), default=5, show_default=True)
-@click.option("--size", type=click.IntRange(min=32), default=1024, show_default=True, help="Pixels.")
+@click.option(
+    "--size", type=click.IntRange(min=32), default=1024, show_default=True, help="Pixels."
+)
 @click.option("--gsd", type=click.FloatRange(min=0.05, max=2), default=0.25, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def synth(root: Path, scenes: int, size: int, gsd: float, seed: int) -> None:

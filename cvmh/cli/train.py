@@ -12,8 +12,12 @@ from cvmh.cli.verb import PATH, Verb, command_line
 
 @click.command(cls=Verb)
 @click.option("--dataset", metavar="NAME", help="What to train on; 'folder' is your own data set.")
-@click.option("--data", "root", type=PATH, metavar="ROOT", help="The folder that the data set is in.")
-@click.option("--config", "config_file", type=PATH, metavar="FILE", help="Settings of a run, as YAML.")
+@click.option(
+    "--data", "root", type=PATH, metavar="ROOT", help="The folder that the data set is in."
+)
+@click.option(
+    "--config", "config_file", type=PATH, metavar="FILE", help="Settings of a run, as YAML."
+)
 @click.option("--model", metavar="NAME", help="The network; 'cvmh models' lists them.")
 @click.option("--out", type=PATH, metavar="DIR", help="The run folder.  [default: runs/NAME-TIME]")
 @click.option(
@@ -60,7 +64,9 @@ def command(
     config = validate(
         RunConfig,
         merge(
-            read_yaml(config_file) if config_file else {}, options, *map(parse_assignment, assignments)
+            read_yaml(config_file) if config_file else {},
+            options,
+            *map(parse_assignment, assignments),
         ),
         source=str(config_file or "settings"),
     )

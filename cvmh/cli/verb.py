@@ -19,7 +19,9 @@ class Verb(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(
-            click.Option(["-v", "--verbose"], count=True, help="-vv shows the traceback of an error.")
+            click.Option(
+                ["-v", "--verbose"], count=True, help="-vv shows the traceback of an error."
+            )
         )
 
     def invoke(self, ctx: click.Context) -> Any:

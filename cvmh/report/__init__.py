@@ -1,1 +1,1 @@
-
+"""Reports: evaluation, what a file is, and the demonstration."""

@@ -1,0 +1,104 @@
+"""Scoring a bundle on labelled images: whole scenes are stitched before they are scored."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cvmh.classes import NODATA_ID
+from cvmh.datasets import LabelledImage, SegmentationData
+from cvmh.datasets.reading import check_label, read_label
+from cvmh.errors import ConfigError, OutputError
+from cvmh.files import write_complete
+from cvmh.geo.raster import Raster
+from cvmh.geo.tiling import Window
+from cvmh.metrics import Confusion, Scores, count_confusion, score
+from cvmh.models.bundle import Bundle
+from cvmh.predict import predict_raster
+from cvmh.progress import Progress, silent
+from cvmh.report.page import score_page
+
+# All classes, all labelled pixels that have data, one scale, no test-time augmentation.
+PROTOCOL = "full"
+ROWS_AT_ONCE = 512
+
+
+def evaluate(
+    bundle: Bundle,
+    data: SegmentationData,
+    *,
+    split: str = "test",
+    device: str = "auto",
+    bands: Sequence[int] | None = None,
+    progress: Progress = silent,
+) -> list[Scores]:
+    """Predict every image of a split as a whole scene and score all of them together.
+
+    One confusion matrix is accumulated over the split. Pixels that are labelled 255, and pixels
+    where the image has no data, do not count.
+
+    Args:
+        bundle: the trained network.
+        data: labelled images with the bundle's classes.
+        split: which of them.
+        device: "auto", "cpu", "cuda" ...
+        bands: bands of the images, numbered from 1, in the network's order; default by name.
+        progress: receives the images that are done.
+
+    Raises:
+        ConfigError: the bundle and the data set have different classes.
+        DataError: the split is empty, or a label does not fit its image.
+        RasterError: an image cannot be read or does not fit the bundle.
+    """
+    if data.classes.names != bundle.card.classes.names:
+        raise ConfigError(
+            f"the bundle knows the classes {', '.join(bundle.card.classes.names)}, but data set "
+            f"{data.root} has {', '.join(data.classes.names)}; they must be the same, in one order"
+        )
+    images = data.of_split(split)
+    total = np.zeros((len(data.classes), len(data.classes)), dtype=np.int64)
+    with tempfile.TemporaryDirectory(prefix="cvmh-") as folder:
+        mask = Path(folder) / "mask.tif"
+        for done, image in enumerate(images, start=1):
+            predict_raster(
+                image.image, mask, bundle, device=device, bands=bands, overwrite=True, warn=_ignore
+            )
+            total += count_scene(image, mask, data)
+            progress("evaluate", done, len(images), "images")
+    return [score(total, data.classes, protocol=PROTOCOL, split=split)]
+
+
+def count_scene(image: LabelledImage, mask: Path, data: SegmentationData) -> Confusion:
+    """Return the confusion matrix of one scene's mask, read a block of rows at a time."""
+    num_classes = len(data.classes)
+    total = np.zeros((num_classes, num_classes), dtype=np.int64)
+    with Raster(image.label) as label, Raster(mask) as predicted:
+        check_label(label, predicted)
+        for row in range(0, label.height, ROWS_AT_ONCE):
+            window = Window(row, 0, min(ROWS_AT_ONCE, label.height - row), label.width)
+            truth = read_label(label, data.classes, window)
+            guess = predicted.read(window)[0]
+            truth[guess == NODATA_ID] = NODATA_ID
+            total += count_confusion(truth, guess, num_classes)
+    return total
+
+
+def write_scores(folder: Path, scores: Sequence[Scores], *, title: str) -> None:
+    """Write ``scores.json`` and ``report.html`` into a folder.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"folder {folder} cannot be made ({error.strerror})") from error
+    content = json.dumps([entry.to_json() for entry in scores], indent=1) + "\n"
+    write_complete(folder / "scores.json", content)
+    write_complete(folder / "report.html", score_page(scores, title=title))
+
+
+def _ignore(message: str) -> None:
+    """Take no notice: every image of a set has the ground sampling distance of the set."""
