@@ -64,7 +64,8 @@ def predict_raster(
         bundle: the trained network.
         tile: side of a tile in pixels; default that of the bundle.
         overlap: share of a tile's side that neighbours have in common, 0 to below 0.9.
-        batch: tiles in one forward pass.
+        batch: tiles in one forward pass; another number may move the few pixels whose two best
+            classes are even up to the last bit, and nothing else.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto" (bf16 on cuda, else fp32), "fp32" or "bf16".
         bands: bands of the scene, numbered from 1, in the network's order; default by name.

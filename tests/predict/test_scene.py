@@ -6,7 +6,10 @@ import rasterio
 import torch
 
 from cvmh.errors import BundleError, ConfigError, OutputError, RasterError
+from cvmh.geo.tiling import Window
 from cvmh.predict import predict_raster
+from cvmh.predict.infer import Engine
+from cvmh.predict.read import Tile
 
 
 class Constant(torch.nn.Module):
@@ -81,8 +84,34 @@ def test_the_mask_of_a_network_with_context_does_not_depend_on_the_batch(
     for batch in (1, 2, 5, 64):
         predict_raster(scene, tmp_path / f"{batch}.tif", bundle, batch=batch)
         masks.append(read_mask(tmp_path / f"{batch}.tif"))
+    # Kernels chosen by shape may differ in a score's last bit, which moves a pixel whose two best
+    # classes are even up to that bit: at most one in ten thousand, in no run more than a few.
     for mask in masks[1:]:
-        np.testing.assert_array_equal(mask, masks[0])
+        assert (mask != masks[0]).mean() < 1e-4
+
+
+def test_a_tile_gets_the_same_scores_to_the_last_bit_wherever_it_stands_in_a_batch(
+    make_bundle, noise
+):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 5, padding=2), torch.nn.ReLU(), torch.nn.Conv2d(8, 6, 3, padding=1)
+    )
+    bundle = make_bundle(network=network)
+    tiles = [
+        Tile(
+            window=Window(0, 0, 40, 30),
+            pixels_CHW=pixels,
+            is_valid_HW=np.full((40, 30), bool(index % 4)),
+        )
+        for index, pixels in enumerate(noise(11, 3, 40, 30, dtype="float32") / 100)
+    ]
+    engine = Engine(bundle, batch=4, device="cpu", precision="fp32")
+    forwards = [scored.scores_KHW for scored in engine.run(tiles)]
+    backwards = [scored.scores_KHW for scored in engine.run(tiles[::-1])][::-1]
+    assert [scores is None for scores in forwards] == [index % 4 == 0 for index in range(11)]
+    for one, other in zip(forwards, backwards, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("tile", [16, 31, 64])
