@@ -17,7 +17,7 @@ NODATA_ID = 255
 
 @dataclass(frozen=True, kw_only=True)
 class SegClass:
-    """One class: its id in label and mask rasters, its name, and its colour as (red, green, blue)."""
+    """One class: its id in labels and masks, its name, its colour as (red, green, blue)."""
 
     id: int
     name: str
@@ -35,7 +35,7 @@ class ClassTable:
         ids = [entry.id for entry in self.classes]
         if ids != list(range(len(ids))) or not ids or len(ids) > NODATA_ID:
             raise ConfigError(
-                f"class ids must run 0, 1, 2 ... without a gap (at most {NODATA_ID} classes), got {ids}"
+                f"class ids must run 0, 1, 2 ... without a gap, at most {NODATA_ID}, got {ids}"
             )
         names = [entry.name for entry in self.classes]
         if len(set(names)) != len(names):
@@ -43,7 +43,8 @@ class ClassTable:
         for entry in self.classes:
             if len(entry.rgb) != 3 or not all(0 <= part <= 255 for part in entry.rgb):
                 raise ConfigError(
-                    f"the colour of class '{entry.name}' must be three numbers 0..255, got {entry.rgb}"
+                    f"the colour of class '{entry.name}' must be three numbers 0..255, "
+                    f"got {entry.rgb}"
                 )
 
     def __len__(self) -> int:
@@ -70,7 +71,7 @@ class ClassTable:
 
     @classmethod
     def from_json(cls, entries: object, *, source: str = "classes") -> "ClassTable":
-        """Build a table from the form of ``classes.json``; an entry with id 255 (ignore) is left out.
+        """Build a table from the form of ``classes.json``; an entry with id 255 is left out.
 
         Args:
             entries: a list of ``{"id": int, "name": str, "rgb": [int, int, int]}``.
@@ -86,7 +87,8 @@ class ClassTable:
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"{source} must be a list of {{id, name, rgb}} entries, but one could not be read ({error!r})"
+                f"{source} must be a list of {{id, name, rgb}} entries, but one could not be read "
+                f"({error!r})"
             ) from error
         kept = sorted((row for row in rows if row.id != NODATA_ID), key=lambda row: row.id)
         try:

@@ -144,11 +144,15 @@ def parse_assignment(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     parts = key.strip().split(".")
     if not separator or not all(parts):
-        raise ConfigError(f"a setting must be written key=value, for example train.epochs=3, got '{text}'")
+        raise ConfigError(
+            f"a setting must be written key=value, for example train.epochs=3, got '{text}'"
+        )
     try:
         nested: Any = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"the value of setting '{key}' is not valid YAML, got '{value}'") from error
+        raise ConfigError(
+            f"the value of setting '{key}' is not valid YAML, got '{value}'"
+        ) from error
     for part in reversed(parts):
         nested = {part: nested}
     return dict(nested)

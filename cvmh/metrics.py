@@ -64,7 +64,8 @@ def count_confusion(
     """
     if labels.shape != predictions.shape:
         raise ShapeError(
-            f"labels and predictions must have one shape, got {labels.shape} and {predictions.shape}"
+            f"labels and predictions must have one shape, got {labels.shape} and "
+            f"{predictions.shape}"
         )
     counted = labels < num_classes
     truth = labels[counted].astype(np.int64)

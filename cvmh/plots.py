@@ -73,7 +73,10 @@ def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    for axis, names in ((left, ("train_loss", "val_loss")), (right, ("val_miou", "val_mf1", "val_oa"))):
+    for axis, names in (
+        (left, ("train_loss", "val_loss")),
+        (right, ("val_miou", "val_mf1", "val_oa")),
+    ):
         for name in names:
             points = [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
             if points:
@@ -87,6 +90,5 @@ def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def _swatch(name: str, rgb: tuple[int, int, int]) -> Patch:
-    return Patch(
-        facecolor=tuple(part / 255 for part in rgb), edgecolor="0.4", linewidth=0.5, label=name
-    )
+    red, green, blue = (part / 255 for part in rgb)
+    return Patch(facecolor=(red, green, blue), edgecolor="0.4", linewidth=0.5, label=name)

@@ -36,6 +36,6 @@ def command(out: Path, seed: int, overwrite: bool) -> None:
     click.echo(
         f"\nLook at {out / 'preview.png'}, or open {out / 'mask.tif'} in QGIS. Next:\n"
         f"  cvmh predict YOUR_SCENE.tif -o mask.tif --checkpoint {out / 'model.safetensors'}\n"
-        "  cvmh train --dataset folder --data YOUR_TILES   (images/, masks/, classes.json, split.csv)\n"
+        "  cvmh train --dataset folder --data YOUR_TILES\n"
         f"  cvmh info {out / 'model.safetensors'}"
     )

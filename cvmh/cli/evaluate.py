@@ -17,7 +17,7 @@ from cvmh.cli.verb import PATH, Verb
 @click.option("--split", default="test", show_default=True)
 @click.option("--out", type=PATH, metavar="DIR", help="Leave scores.json and report.html here.")
 def command(bundle: Path, dataset: str, root: Path | None, split: str, out: Path | None) -> None:
-    """Score a BUNDLE on a split of labelled images; whole scenes are stitched before they are scored.
+    """Score a BUNDLE on a split of labelled images, stitching whole scenes before scoring.
 
     Example: cvmh evaluate runs/mine/best.safetensors --data my_tiles --split val --out scores
     """

@@ -1,5 +1,7 @@
 """``cvmh models``."""
 
+from typing import Any
+
 import click
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +22,7 @@ def command(as_json: bool) -> None:
     from cvmh.models.cost import count_cost
     from cvmh.models.zoo import PRESETS, create_model
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, preset in PRESETS.items():
         cost = count_cost(create_model(name), height=256, width=256, bands=3)
         rows.append(

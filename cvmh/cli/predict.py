@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SOME_FAILED = 3
 
 
-class Bands(click.ParamType):
+class Bands(click.ParamType[tuple[int, ...]]):
     """Band numbers separated by commas, for example ``4,1,2``."""
 
     name = "N,N,..."
@@ -149,8 +149,9 @@ def _targets(scenes: tuple[str, ...], output: str) -> list[Path]:
 def _tell(report: "PredictionReport") -> None:
     speed = report.pixels / 1e6 / max(report.seconds, 1e-9)
     click.echo(
-        f"cvmh: {report.pixels / 1e6:.1f} Mpx, {report.pixels_valid / max(report.pixels, 1):.0%} with "
-        f"data, {report.tiles_run} tiles run, {report.tiles_skipped} skipped as empty, "
+        f"cvmh: {report.pixels / 1e6:.1f} Mpx, "
+        f"{report.pixels_valid / max(report.pixels, 1):.0%} with data, "
+        f"{report.tiles_run} tiles run, {report.tiles_skipped} skipped as empty, "
         f"{report.seconds:.1f} s ({speed:.2f} Mpx/s)",
         err=True,
     )

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 # albumentations asks a server for its newest version when it is imported, unless told not to.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-import albumentations  # noqa: E402
+import albumentations
 
-from cvmh.config import AugmentSettings  # noqa: E402
+from cvmh.config import AugmentSettings
 
 
 class RadiometricJitter(albumentations.ImageOnlyTransform):
     """Change brightness, contrast, the balance of the bands, and add noise.
 
     ``x' = c (x + b + b_band) + noise`` on an image of mean 0 and deviation 1 per band, with
-    ``c`` in 1 +- contrast, ``b`` in +- brightness, ``b_band`` in +- band_shift. Any number of bands.
+    ``c`` in 1 +- contrast, ``b`` in +- brightness, ``b_band`` in +- band_shift.
     """
 
     def __init__(self, settings: AugmentSettings) -> None:

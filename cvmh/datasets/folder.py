@@ -64,8 +64,8 @@ def open_folder(root: Path) -> SegmentationData:
         for kind, files in (("image", images), ("mask", labels)):
             if stem not in files:
                 raise DataError(
-                    f"{root / 'split.csv'} lists '{stem}', but {kind}s/ holds no {kind} of that name "
-                    f"({', '.join(SUFFIXES)})"
+                    f"{root / 'split.csv'} lists '{stem}', but {kind}s/ holds no {kind} of that "
+                    f"name ({', '.join(SUFFIXES)})"
                 )
         entries.append(
             LabelledImage(stem=stem, image=images[stem], label=labels[stem], split=split)
@@ -79,7 +79,9 @@ def _by_stem(folder: Path) -> dict[str, Path]:
         if path.suffix.lower() not in SUFFIXES:
             continue
         if path.stem in files:
-            raise DataError(f"{folder} holds both {files[path.stem].name} and {path.name}; keep one")
+            raise DataError(
+                f"{folder} holds both {files[path.stem].name} and {path.name}; keep one"
+            )
         files[path.stem] = path
     return files
 

@@ -44,7 +44,9 @@ def open_data(settings: DataSettings) -> SegmentationData:
             f"there is no data set '{settings.dataset}'; known: {', '.join(DATASETS)}"
         )
     if settings.root is None:
-        raise ConfigError(f"data set '{settings.dataset}' needs the folder it is in; give --data ROOT")
+        raise ConfigError(
+            f"data set '{settings.dataset}' needs the folder it is in; give --data ROOT"
+        )
     return DATASETS[settings.dataset](settings.root)
 
 
@@ -71,9 +73,7 @@ def prepare_training(
         "persistent_workers": workers > 0,
         "worker_init_fn": seed_worker,
     }
-    train_crops = TrainingCrops(
-        train_reader, Augmentation(config.augment), seed=config.train.seed
-    )
+    train_crops = TrainingCrops(train_reader, Augmentation(config.augment), seed=config.train.seed)
     return TrainingData(
         summary=summary,
         train_loader=DataLoader(train_crops, sampler=EpochSampler(crops), drop_last=True, **common),
@@ -81,9 +81,7 @@ def prepare_training(
     )
 
 
-def make_reader(
-    data: SegmentationData, split: str, summary: DataSummary, *, tile: int
-) -> Reader:
+def make_reader(data: SegmentationData, split: str, summary: DataSummary, *, tile: int) -> Reader:
     """Build the reader of a split that scales its images by a summary."""
     return Reader(
         data.of_split(split),

@@ -93,8 +93,8 @@ def check_label(label: Raster, image: Raster) -> None:
     """
     if label.shape != (1, image.height, image.width):
         raise DataError(
-            f"label {label.path} must be one band of {image.height} x {image.width} pixels like its "
-            f"image, got {label.num_bands} of {label.height} x {label.width}"
+            f"label {label.path} must be one band of {image.height} x {image.width} pixels like "
+            f"its image, got {label.num_bands} of {label.height} x {label.width}"
         )
 
 
@@ -114,8 +114,9 @@ def read_label(label: Raster, classes: ClassTable, window: Window) -> NDArray[np
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise DataError(
-            f"label {label.path} holds class id {ids[row, column]} at row {window.row + row}, column "
-            f"{window.column + column}; classes.json has ids 0..{len(classes) - 1}, and 255 is ignored"
+            f"label {label.path} holds class id {ids[row, column]} at row {window.row + row}, "
+            f"column {window.column + column}; classes.json has ids 0..{len(classes) - 1}, "
+            "and 255 is ignored"
         )
     return np.where(ignored, NODATA_ID, ids).astype(np.uint8)
 

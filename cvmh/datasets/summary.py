@@ -169,5 +169,3 @@ def _strips(height: int, width: int) -> list[Window]:
 
 def _cache_folder() -> Path:
     return Path(os.environ.get("CVMH_CACHE") or Path.home() / ".cache" / "cvmh")
-
-

@@ -58,8 +58,7 @@ class Validity:
 
     def __init__(self, raster: Raster, bands: Sequence[int]) -> None:
         self._raster = raster
-        alpha = find_alpha(raster)
-        self._alpha = None if alpha in bands else alpha
+        self._alpha = None if raster.tagged_alpha in bands else find_alpha(raster)
         dtype = np.dtype(raster.dtype_of(bands))
         self._nodata = [_as_pixel(raster.nodata[band - 1], dtype) for band in bands]
 

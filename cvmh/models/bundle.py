@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, field_serializer, field_validator
+from pydantic import ConfigDict, Field, field_serializer, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -31,11 +31,11 @@ class BundleCard(Settings):
     ground sampling distance of training in metres per pixel; ``tile`` is in pixels.
     """
 
-    model_config = {**Settings.model_config, "arbitrary_types_allowed": True}
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     format: int = FORMAT
     model: str
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     classes: ClassTable
     band_names: tuple[str, ...] = Field(min_length=1)
     dtype: str
@@ -46,9 +46,9 @@ class BundleCard(Settings):
     temperature: float = Field(1.0, gt=0)
     dataset: str = ""
     data_fingerprint: str = ""
-    scores: dict[str, Any] = {}
+    scores: dict[str, Any] = Field(default_factory=dict)
     licence: str = ""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -106,13 +106,15 @@ def load_bundle(path: str | Path) -> Bundle:
     source = Path(path)
     with _opened(source) as file:
         card = _card(source, file.metadata())
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        weights = {name: file.get_tensor(name) for name in file.keys()}
     network = _build(source, card)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         first = str(error).strip().splitlines()[1].strip()
-        raise BundleError(f"bundle {source} does not fit network '{card.model}': {first}") from error
+        raise BundleError(
+            f"bundle {source} does not fit network '{card.model}': {first}"
+        ) from error
     return Bundle(network=network.eval(), card=card, path=source)
 
 
@@ -123,7 +125,9 @@ def versions() -> dict[str, str]:
 
 def _opened(path: Path) -> Any:
     if not path.is_file():
-        raise BundleError(f"bundle {path} does not exist; train one with 'cvmh train' or 'cvmh demo'")
+        raise BundleError(
+            f"bundle {path} does not exist; train one with 'cvmh train' or 'cvmh demo'"
+        )
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -135,13 +139,16 @@ def _opened(path: Path) -> Any:
 def _card(path: Path, metadata: Mapping[str, str] | None) -> BundleCard:
     text = (metadata or {}).get(HEADER_KEY)
     if text is None:
-        raise BundleError(f"{path} is a safetensors file but has no cvmh header, so it is not a bundle")
+        raise BundleError(
+            f"{path} is a safetensors file but has no cvmh header, so it is not a bundle"
+        )
     try:
         content = json.loads(text)
         found = content.get("format", 0)
         if found > FORMAT:
             raise BundleError(
-                f"bundle {path} has format {found}, this cvmh {VERSION} reads up to {FORMAT}; update cvmh"
+                f"bundle {path} has format {found}, this cvmh {VERSION} reads up to {FORMAT}; "
+                "update cvmh"
             )
         return validate(BundleCard, content, source=f"header of {path}")
     except (ValueError, AttributeError, TypeError) as error:

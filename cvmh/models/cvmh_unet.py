@@ -6,6 +6,7 @@ Feature Fusion" (arXiv 2410.05624; Remote Sensing 2025, 17(8), 1390). B batch, C
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -64,20 +65,19 @@ class CVMHUNet(nn.Module):
         widths = settings.widths
         self.embed = PatchEmbed(settings.bands, widths[0], settings.patch)
         self.encoder = nn.ModuleList(
-            _stages(settings, widths, settings.encoder_depths, _rising(settings.encoder_depths, settings))
+            _stages(
+                settings,
+                widths,
+                settings.encoder_depths,
+                _rising(settings.encoder_depths, settings),
+            )
         )
-        self.merge = nn.ModuleList(
-            PatchMerging(c, c_out) for c, c_out in zip(widths, widths[1:], strict=False)
-        )
+        self.merge = nn.ModuleList(PatchMerging(c, c_out) for c, c_out in pairwise(widths))
         upwards = widths[::-1]
         falling = _rising(settings.decoder_depths, settings)[::-1]
         self.decoder = nn.ModuleList(_stages(settings, upwards, settings.decoder_depths, falling))
-        self.expand = nn.ModuleList(
-            PatchExpanding(c, c_out) for c, c_out in zip(upwards, upwards[1:], strict=False)
-        )
-        self.fuse = nn.ModuleList(
-            _fusion(settings, level) for level in reversed(range(NUM_LEVELS))
-        )
+        self.expand = nn.ModuleList(PatchExpanding(c, c_out) for c, c_out in pairwise(upwards))
+        self.fuse = nn.ModuleList(_fusion(settings, level) for level in reversed(range(NUM_LEVELS)))
         self.head = FinalProjection(widths[0], settings.num_classes, settings.patch)
         self.apply(_initialise)
 

@@ -6,10 +6,9 @@ Multi-Frequency Feature Fusion", section III and Figure 2. B batch, C channels, 
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
-
-import torch
 
 from cvmh.models.ss2d import SS2D
 
@@ -74,9 +73,11 @@ class EFFN(nn.Module):
 
 
 class VSSBlock(nn.Module):
-    """Residual around LayerNorm and SS2D: the block of VM-UNet, and the CS module of the CVSS block."""
+    """Residual around LayerNorm and SS2D: VM-UNet's block, and the CS module of the CVSS block."""
 
-    def __init__(self, channels: int, *, drop_path: float = 0.0, mixer: Callable[[int], SS2D]) -> None:
+    def __init__(
+        self, channels: int, *, drop_path: float = 0.0, mixer: Callable[[int], SS2D]
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.mixer = mixer(channels)
@@ -94,13 +95,17 @@ class CVSSBlock(nn.Module):
     ``y = u + E(u)``.
     """
 
-    def __init__(self, channels: int, *, drop_path: float = 0.0, mixer: Callable[[int], SS2D]) -> None:
+    def __init__(
+        self, channels: int, *, drop_path: float = 0.0, mixer: Callable[[int], SS2D]
+    ) -> None:
         super().__init__()
         self.scan = VSSBlock(channels, mixer=mixer)
         self.channel_attention = ChannelAttention(channels)
         self.local = _conv_norm(channels, channels, 3, groups=channels, activation=nn.ReLU6)
         self.spatial_attention = SpatialAttention()
-        self.fuse_depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.fuse_depthwise = nn.Conv2d(
+            channels, channels, 3, padding=1, groups=channels, bias=False
+        )
         self.fuse_pointwise = nn.Conv2d(channels, channels, 1, bias=False)
         self.fuse_norm = nn.LayerNorm(channels)
         self.project = nn.Linear(channels, channels)

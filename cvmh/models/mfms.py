@@ -98,7 +98,7 @@ class MultiFrequencyBranch(nn.Module):
 
 
 def pool_under_bases(x_BCHW: Tensor, basis_KHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean, maximum and minimum over H W of ``x * basis_k``, each averaged over k: (B, C)."""
+    """Return mean, maximum and minimum over H W of ``x basis_k``, averaged over k: (B, C) each."""
     # The mean is linear in the basis, so all K means are one product with the summed basis.
     mean = (x_BCHW * basis_KHW.mean(0)).mean((2, 3))
     high = torch.zeros_like(mean)

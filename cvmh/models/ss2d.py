@@ -1,9 +1,11 @@
 """SS2D and CS2D: the gated mixer of four directional selective scans.
 
-B batch, C channels, H W map, L = H W tokens, D inner channels, N state size, K directions, R rank of dt.
+B batch, C channels, H W map, L = H W tokens, D inner channels, N state size, K directions,
+R rank of dt.
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,8 @@ from torch.nn import functional
 from cvmh.ops import selective_scan
 from cvmh.ops.traversal import order_table
 
-# Delta starts log-uniform between these, and never below the floor (VMamba's initialisation).
+LineOrder = Literal["natural", "figure"]
+# Delta starts log-uniform between these, never below the floor (as in VMamba).
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 
 
@@ -32,7 +35,7 @@ class SS2D(nn.Module):
         expand: float = 2.0,
         dt_rank: int | None = None,
         paths: str = "cs2d",
-        line_order: str = "natural",
+        line_order: LineOrder = "natural",
     ) -> None:
         super().__init__()
         inner = int(expand * channels)
@@ -42,7 +45,7 @@ class SS2D(nn.Module):
         self.in_proj = nn.Linear(channels, 2 * inner, bias=False)
         self.conv = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
         num_paths = 4
-        # A raw parameter made from default-initialised projections, as in VMamba's classification code.
+        # Raw, as default-initialised projections would be: VMamba's classification code.
         self.x_proj_weight = nn.Parameter(
             torch.empty(num_paths, self.dt_rank + 2 * d_state, inner).uniform_(
                 -(inner**-0.5), inner**-0.5

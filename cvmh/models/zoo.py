@@ -35,7 +35,9 @@ def _smp(name: str, settings: Mapping[str, Any]) -> nn.Module:
             **arguments, encoder_weights=None, in_channels=bands, classes=num_classes
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"network '{name}' cannot be built with {dict(settings)}: {error}") from error
+        raise ConfigError(
+            f"network '{name}' cannot be built with {dict(settings)}: {error}"
+        ) from error
 
 
 _PAPER = "Cao et al. 2024, arXiv 2410.05624"
@@ -44,7 +46,8 @@ PRESETS: Mapping[str, Preset] = {
     "cvmh_unet": Preset(
         build=_cvmh_unet,
         source=_PAPER,
-        published="30.84 M (raw SSM tensors not counted), 5.71 GFLOPs; mIoU Vaihingen 75.97, Potsdam 80.99",
+        published="30.84 M (without the raw SSM tensors), 5.71 GFLOPs; "
+        "mIoU Vaihingen 75.97, Potsdam 80.99",
     ),
     "cvmh_unet_small": Preset(
         build=_cvmh_unet,

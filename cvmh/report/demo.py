@@ -5,13 +5,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from cvmh.classes import ISPRS
 from cvmh.config import RunConfig, validate
 from cvmh.datasets import LabelledImage, SegmentationData
 from cvmh.datasets.synthetic_set import write_scene, write_synthetic
-from cvmh.classes import ISPRS
 from cvmh.errors import OutputError
 from cvmh.files import write_complete
 from cvmh.geo.raster import Raster
@@ -30,7 +31,7 @@ SIZE, GSD = 1024, 0.25
 NUM_SCENES = 6
 # Far from the seeds of the training scenes, which start at the seed of the demonstration.
 UNSEEN = 1000
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"name": "cvmh_unet_nano"},
     "data": {"tile": 256, "batch": 8, "crops_per_epoch": 120},
     "train": {"epochs": 5, "learning_rate": 3e-3, "warmup": 0.1, "validate_every": 5},

@@ -17,7 +17,8 @@ def score_page(scores: Sequence[Scores], *, title: str) -> str:
     """Return an HTML page with a table of classes and a confusion matrix for each protocol."""
     parts = [_section(entry) for entry in scores]
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(title)}</title>"
         f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{''.join(parts)}</body></html>\n"
     )
 

@@ -124,7 +124,5 @@ def _as_csv(rows: list[dict[str, float]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(
-        {name: f"{value:.6g}" for name, value in row.items()} for row in rows
-    )
+    writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
     return text.getvalue()

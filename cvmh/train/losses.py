@@ -24,4 +24,6 @@ class SegmentationLoss(nn.Module):
         if not (labels != NODATA_ID).any():
             return logits.sum() * 0
         weight_ce, weight_dice = self.weights
-        return weight_ce * self.cross_entropy(logits, labels) + weight_dice * self.dice(logits, labels)
+        return weight_ce * self.cross_entropy(logits, labels) + weight_dice * self.dice(
+            logits, labels
+        )

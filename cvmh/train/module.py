@@ -39,7 +39,8 @@ class SegmentationModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW; biases, norms, A_log and D are not decayed."""
-        decayed, free = [], []
+        decayed: list[nn.Parameter] = []
+        free: list[nn.Parameter] = []
         for name, parameter in self.network.named_parameters():
             keep = parameter.ndim < 2 or name.rsplit(".", 1)[-1] in NO_DECAY_NAMES
             (free if keep else decayed).append(parameter)
