@@ -10,7 +10,7 @@ import numpy as np
 from cvmh.datasets.synthetic.buildings import raise_building
 from cvmh.datasets.synthetic.canvas import IMPERVIOUS, LOW_VEGETATION, FloatArray
 from cvmh.datasets.synthetic.furniture import place_container, place_court, place_heap, place_pool
-from cvmh.datasets.synthetic.palette import CHALK, CROPS, MATERIALS, pick
+from cvmh.datasets.synthetic.palette import CHALK, CROPS, MATERIALS, PAVING_BIAS, pick
 from cvmh.datasets.synthetic.street_grid import PAVEMENT, Block
 from cvmh.datasets.synthetic.style import Use
 from cvmh.datasets.synthetic.world import World
@@ -69,7 +69,7 @@ def _house(
     shape = str(rng.choice(("gabled", "hipped", "flat"), p=(0.55, 0.28, 0.17)))
     if not raise_building(world, rng, place, shape=shape, eaves=rng.uniform(3.5, 6.0)):
         return
-    drive = pick(MATERIALS, rng, weights=world.style.material_weights)
+    drive = pick(MATERIALS, rng, weights=world.style.material_weights * PAVING_BIAS)
     side = u + 6.4
     _pave(world, rng, drive, side, edge + inward * 4.0, 3.2, 8.0 + 2 * PAVEMENT)
     world.add_slots(side, edge + inward * 4.5, num_slots=1, step=(0, 0), turn=np.pi / 2)
@@ -205,7 +205,7 @@ def _field(world: World, block: Block, rng: np.random.Generator) -> None:
 
 def _site(world: World, block: Block, rng: np.random.Generator) -> None:
     """Containers and heaps on churned soil."""
-    for _ in range(int(rng.integers(5, 11))):
+    for _ in range(int(rng.integers(8, 15))):
         u = rng.uniform(block.left + 5, max(block.right - 5, block.left + 6))
         v = rng.uniform(block.top + 5, max(block.bottom - 5, block.top + 6))
         if rng.random() < 0.5:

@@ -17,7 +17,7 @@ from cvmh.datasets.synthetic.canvas import (
     inside,
     tint,
 )
-from cvmh.datasets.synthetic.palette import MATERIALS, pick
+from cvmh.datasets.synthetic.palette import MATERIALS, ROOF_BIAS, pick
 from cvmh.datasets.synthetic.world import World
 
 
@@ -79,10 +79,13 @@ def raise_building(
     window = world.canvas.window(place)
     if window is None or not world.has_room(place):
         return False
-    colour = pick(MATERIALS, rng, weights=world.style.material_weights)
+    colour = pick(MATERIALS, rng, weights=world.style.material_weights * ROOF_BIAS)
     surface = SHAPES[shape](window, place, rng.uniform(0.5, 0.95))
     mask = inside(window, place)
-    light = _light(world, place, surface) * _cover(world, rng, window, is_flat=shape == "flat")
+    gutter = np.where(inside(window, place, inset=0.35), 1.0, 0.72).astype(np.float32)
+    light = (
+        gutter * _light(world, place, surface) * _cover(world, rng, window, is_flat=shape == "flat")
+    )
     height = surface.rise + np.float32(eaves)
     world.canvas.paint(window, mask, tint(colour, light), label=BUILDING, elevation=height)
     _furnish(world, rng, window, place, mask & (height >= eaves), is_flat=shape == "flat")
@@ -100,9 +103,10 @@ def _light(world: World, place: Footprint, surface: Surface) -> FloatArray:
 def _cover(world: World, rng: np.random.Generator, window: Window, *, is_flat: bool) -> FloatArray:
     """Return the texture of the roofing: courses of tiles, or seams of sheets."""
     texture = world.canvas.noise.texture(rng, window.shape, grain=0.035, mottle=0.03)
-    pitch, depth = (rng.uniform(2.4, 4.0), 0.13) if is_flat else (rng.uniform(0.9, 1.2), 0.14)
-    course = window.along if is_flat else window.across
-    groove = np.mod(course, pitch) < (0.4 if is_flat else pitch / 2)
+    pitch, depth = (rng.uniform(2.4, 4.0), 0.2) if is_flat else (rng.uniform(1.0, 1.3), 0.2)
+    groove = np.mod(window.across, pitch) < (0.4 if is_flat else pitch / 2)
+    if is_flat:
+        groove |= np.mod(window.along, 2 * pitch) < 0.4
     return np.asarray(texture * np.where(groove, 1.0 - depth, 1.0), dtype=np.float32)
 
 
@@ -117,7 +121,7 @@ def _furnish(
 ) -> None:
     """Put vents, skylights, chimneys or solar panels on a roof."""
     area = place.length * place.width
-    num_items = int(rng.poisson(area / (90.0 if is_flat else 60.0)))
+    num_items = int(rng.poisson(area / (45.0 if is_flat else 60.0)))
     elevation = world.canvas.elevation[window.rows, window.cols]
     for _ in range(num_items):
         a = rng.uniform(-0.4, 0.4) * place.length

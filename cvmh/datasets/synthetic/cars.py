@@ -18,7 +18,7 @@ PIECES = (
     (-0.44, 0.14, 0.72, 1.10),
 )
 # Ground that one car covers in square metres.
-CAR_AREA = 7.6
+CAR_AREA = 8.0
 
 
 def park_cars(world: World, rng: np.random.Generator, *, num_cars: int) -> int:

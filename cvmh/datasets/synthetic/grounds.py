@@ -22,7 +22,7 @@ from cvmh.datasets.synthetic.canvas import (
     tint,
 )
 from cvmh.datasets.synthetic.layout import Layout
-from cvmh.datasets.synthetic.palette import MATERIALS, SOILS, WATERS, pick
+from cvmh.datasets.synthetic.palette import MATERIALS, PAVING_BIAS, SOILS, WATERS, pick
 from cvmh.datasets.synthetic.style import Use
 from cvmh.datasets.synthetic.world import World
 
@@ -64,15 +64,15 @@ def _stripes(plot: Plot, angle: float, spacing: float) -> FloatArray:
 
 
 def _lawn(world: World, plot: Plot, rng: np.random.Generator) -> None:
-    texture = world.canvas.noise.texture(rng, plot.u.shape, grain=0.05, mottle=0.05, drift=0.09)
+    texture = world.canvas.noise.texture(rng, plot.u.shape, grain=0.08, mottle=0.07, drift=0.08)
     mown = rng.choice((0.0, 0.05)) * _stripes(plot, rng.uniform(0, np.pi), rng.uniform(3.0, 5.0))
     colour = pick(world.style.greens, rng) * np.float32(rng.uniform(0.9, 1.1))
     _paint(world, plot, plot.mask, tint(colour, texture * (1 + mown)), LOW_VEGETATION)
 
 
 def _paved(world: World, plot: Plot, rng: np.random.Generator) -> None:
-    texture = world.canvas.noise.texture(rng, plot.u.shape, grain=0.045, mottle=0.04, drift=0.05)
-    colour = pick(MATERIALS, rng, weights=world.style.material_weights)
+    texture = world.canvas.noise.texture(rng, plot.u.shape, grain=0.035, mottle=0.03, drift=0.05)
+    colour = pick(MATERIALS, rng, weights=world.style.material_weights * PAVING_BIAS)
     _paint(world, plot, plot.mask, tint(colour, texture), IMPERVIOUS)
 
 
@@ -83,11 +83,11 @@ def _field(world: World, plot: Plot, rng: np.random.Generator) -> None:
     borders = np.quantile(along[plot.mask], np.sort(rng.uniform(0.2, 0.8, rng.integers(0, 3))))
     strip = np.digitize(along, borders)
     for k in range(len(borders) + 1):
-        texture = world.canvas.noise.texture(rng, plot.u.shape, grain=0.05, mottle=0.05, drift=0.1)
+        texture = world.canvas.noise.texture(rng, plot.u.shape, grain=0.05, mottle=0.03, drift=0.06)
         spacing = rng.uniform(5.0, 10.0) * max(world.canvas.gsd, 0.2)
         rows = _stripes(plot, angle + rng.normal(0.0, 0.05), spacing)
         tramlines = np.abs(_stripes(plot, angle, rng.uniform(24.0, 40.0))) < 0.05
-        texture *= 1 + rng.uniform(0.08, 0.17) * rows - np.float32(0.15) * tramlines
+        texture *= 1 + rng.uniform(0.11, 0.18) * rows - np.float32(0.15) * tramlines
         mask = plot.mask & (strip == k)
         _paint(world, plot, mask, tint(pick(world.style.crops, rng), texture), LOW_VEGETATION)
 
@@ -95,9 +95,11 @@ def _field(world: World, plot: Plot, rng: np.random.Generator) -> None:
 def _site(world: World, plot: Plot, rng: np.random.Generator) -> None:
     """Paint churned soil with the tracks of machines."""
     noise = world.canvas.noise
-    texture = noise.texture(rng, plot.u.shape, grain=0.07, mottle=0.13, drift=0.08)
+    texture = noise.texture(rng, plot.u.shape, grain=0.09, mottle=0.17, drift=0.06)
     blend = np.clip(0.5 + cut(noise.mottle, rng, plot.u.shape), 0.0, 1.0)
     soil = pick(SOILS, rng)[:, None, None] * blend + pick(SOILS, rng)[:, None, None] * (1 - blend)
+    stones = cut(noise.grain, rng, plot.u.shape)
+    texture *= np.where(np.abs(stones) > 1.5, 1.0 + 0.16 * np.sign(stones), 1.0)
     for _ in range(3):
         angle, turn = rng.uniform(0, np.pi), rng.uniform(9.0, 16.0)
         way = plot.v * np.cos(angle) - plot.u * np.sin(angle) + 4.0 * np.sin(plot.u / turn)
@@ -120,7 +122,8 @@ def _pond(world: World, plot: Plot, rng: np.random.Generator) -> None:
 def paint_water(world: World, plot: Plot, depth: FloatArray, rng: np.random.Generator) -> None:
     """Paint water where the distance (h, w) in metres from the bank is above 0."""
     texture = world.canvas.noise.texture(rng, plot.u.shape, drift=0.05)
-    ripples = 0.02 * _stripes(plot, rng.uniform(0, np.pi), 1.9)
+    wind = rng.uniform(0, np.pi)
+    ripples = 0.05 * _stripes(plot, wind, 2.3) * _stripes(plot, wind + 0.7, 3.1)
     bank = np.where(depth < 1.2, np.float32(1.25), np.float32(1.0))
     colour = tint(pick(WATERS, rng), texture * bank * (1 + ripples))
     _paint(world, plot, plot.mask & (depth > 0), colour, CLUTTER)

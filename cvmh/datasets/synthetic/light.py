@@ -34,7 +34,7 @@ class Sun:
         """Return the brightness (h, w) of a surface against that of level ground."""
         x, y = self.direction
         facing = 1.0 - (slope_x * x + slope_y * y) / np.tan(self.elevation)
-        facing = np.clip(facing / np.sqrt(1.0 + slope_x**2 + slope_y**2), 0.0, 1.8)
+        facing = np.clip(facing / np.sqrt(1.0 + slope_x**2 + slope_y**2), 0.0, 1.5)
         return np.asarray(AMBIENT + (1.0 - AMBIENT) * facing, dtype=np.float32)
 
 

@@ -17,20 +17,14 @@ def paint_streets(
     canvas: Canvas, layout: Layout, strips: tuple[Strip, Strip], *, rng: np.random.Generator
 ) -> None:
     """Paint all streets of a scene, over whatever lies there."""
-    texture = canvas.noise.texture(rng, canvas.shape, grain=0.05, mottle=0.05, drift=0.05)
+    texture = canvas.noise.texture(rng, canvas.shape, grain=0.035, mottle=0.03, drift=0.05)
     pavement = strips[0].pavement | strips[1].pavement
-    slab = _slabs(layout)
-    _fill(canvas, pavement, pick(MATERIALS[2:], rng), texture * slab)
-    patched = np.where(canvas.noise.texture(rng, canvas.shape, drift=1.0) > 2.3, 0.86, 1.0)
+    _fill(canvas, pavement, pick(MATERIALS[2:], rng), texture)
+    patched = np.where(canvas.noise.texture(rng, canvas.shape, drift=1.0) > 2.3, 0.9, 1.0)
     for strip in strips:
         _pave(canvas, strip, texture * patched.astype(np.float32), rng)
     _mark(canvas, strips[0], strips[1], layout.v, rng)
     _mark(canvas, strips[1], strips[0], layout.u, rng)
-
-
-def _slabs(layout: Layout) -> FloatArray:
-    joints = (np.mod(layout.u, 2.0) < 0.2) | (np.mod(layout.v, 2.0) < 0.2)
-    return np.where(joints, np.float32(0.9), np.float32(1.0))
 
 
 def _fill(canvas: Canvas, mask: BoolArray, colour: FloatArray, texture: FloatArray) -> None:

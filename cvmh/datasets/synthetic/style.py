@@ -89,7 +89,7 @@ def draw_style(rng: np.random.Generator) -> Style:
         use_shares=(shares / shares.sum()).astype(np.float32),
         material_weights=rng.dirichlet(np.full(len(MATERIALS), 2.0)).astype(np.float32),
         greens=(GREENS * season).astype(np.float32),
-        crops=(CROPS * (0.5 + 0.5 * season)).astype(np.float32),
+        crops=(CROPS * (0.7 + 0.3 * season)).astype(np.float32),
         car_share=rng.uniform(0.021, 0.028),
         tree_share=rng.uniform(0.12, 0.22),
         has_river=rng.random() < 0.4,

@@ -53,7 +53,7 @@ class World:
         """Offer a row of slots for cars, turned against the u direction, a step (u, v) apart."""
         for k in range(num_slots):
             self.slots.append(
-                self.grid.footprint(u + k * step[0], v + k * step[1], 4.4, 1.8, turn=turn)
+                self.grid.footprint(u + k * step[0], v + k * step[1], 4.5, 1.85, turn=turn)
             )
 
     def add_spot(self, u: float, v: float, radius: float, *, is_wood: bool = False) -> None:
