@@ -187,11 +187,11 @@ def _park(world: World, block: Block, rng: np.random.Generator) -> None:
 def _wood(world: World, block: Block, rng: np.random.Generator) -> None:
     """A closed stand of trees with a ragged edge."""
     spacing = rng.uniform(3.6, 4.6)
-    conifers = rng.uniform(2.2, 3.2)
+    crown = rng.uniform(2.2, 3.2)
     for u in np.arange(block.left, block.right + 2.0, spacing):
         for v in np.arange(block.top, block.bottom + 2.0, spacing):
             shift = rng.normal(0.0, 0.9, 2)
-            radius = conifers * rng.uniform(0.85, 1.6)
+            radius = crown * rng.uniform(0.85, 1.6)
             world.add_spot(float(u + shift[0]), float(v + shift[1]), radius, is_wood=True)
 
 

@@ -12,7 +12,7 @@ from cvmh.datasets.synthetic.palette import CARS, pick
 from cvmh.datasets.synthetic.world import World
 
 # Pieces along a car from bumper to bumper: start and end as shares of its half length, width as a
-# share of its half width, brightness. Windscreen, roof, rear window; side windows lie under them.
+# share of its half width, brightness. First all the glass, then the roof over it.
 PIECES = (
     (-0.62, 0.42, 0.92, 0.30),
     (-0.44, 0.14, 0.72, 1.10),

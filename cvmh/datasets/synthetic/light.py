@@ -68,7 +68,7 @@ def cast_shadows(elevation: FloatArray, sun: Sun, *, gsd: float) -> FloatArray:
         source = (_shifted(-down, H), _shifted(-right, W))
         shade = elevation[source] - np.float32(step * drop) - elevation[target]
         np.maximum(excess[target], shade, out=excess[target])
-    # Half a pixel of height blurs the edge like the sun's disc does.
+    # Less than a hand of height is roughness; the blur stands for the width of the sun's disc.
     dark = (excess > 0.15).astype(np.float32)
     return gaussian_filter(dark, 0.6, output=np.float32)
 

@@ -30,7 +30,7 @@ class World:
     spots: list[Spot] = field(default_factory=list)
 
     def has_room(self, place: Footprint) -> bool:
-        """Return whether a footprint is free of streets, water and buildings."""
+        """Return whether a footprint is free of buildings, water and other clutter."""
         window = self.canvas.window(place)
         if window is None:
             return False
