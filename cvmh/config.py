@@ -75,7 +75,6 @@ class TrainSettings(Settings):
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     # Stop when the validation mIoU has not risen for so many epochs; None never stops early.
     patience: int | None = Field(None, ge=1)
-    validate_every: int = Field(1, ge=1)
     seed: int = Field(0, ge=0)
 
 

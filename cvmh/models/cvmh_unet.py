@@ -54,6 +54,9 @@ class CVMHUNetSettings(Settings):
     dct_size: Literal["feature", "fixed"] = "feature"
     dct_orthonormal: bool = True
     drop_path: float = Field(0.2, ge=0, lt=1)
+    # Deviation of the initial weights of Linear layers; None: 1 / sqrt(inputs), which narrow
+    # networks need, because 0.02 would all but close their scan branches.
+    init_std: float | None = Field(0.02, gt=0)
 
 
 class CVMHUNet(nn.Module):
@@ -79,7 +82,7 @@ class CVMHUNet(nn.Module):
         self.expand = nn.ModuleList(PatchExpanding(c, c_out) for c, c_out in pairwise(upwards))
         self.fuse = nn.ModuleList(_fusion(settings, level) for level in reversed(range(NUM_LEVELS)))
         self.head = FinalProjection(widths[0], settings.num_classes, settings.patch)
-        self.apply(_initialise)
+        self.apply(partial(_initialise, std=settings.init_std))
 
     @property
     def stride(self) -> int:
@@ -176,8 +179,8 @@ def _fusion(settings: CVMHUNetSettings, level: int) -> nn.Module:
     )
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialise(module: nn.Module, *, std: float | None) -> None:
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.trunc_normal_(module.weight, std=std or module.in_features**-0.5)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

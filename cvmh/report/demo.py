@@ -34,7 +34,7 @@ UNSEEN = 1000
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"name": "cvmh_unet_nano"},
     "data": {"tile": 256, "batch": 8, "crops_per_epoch": 120},
-    "train": {"epochs": 5, "learning_rate": 3e-3, "warmup": 0.1, "validate_every": 5},
+    "train": {"epochs": 5, "learning_rate": 3e-3, "warmup": 0.1},
 }
 
 

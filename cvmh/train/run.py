@@ -134,7 +134,6 @@ def _trainer(
         precision=_precision(settings.precision, uses_gpu=uses_gpu),
         max_epochs=-1 if settings.minutes else settings.epochs,
         gradient_clip_val=settings.clip_gradient,
-        check_val_every_n_epoch=settings.validate_every,
         logger=TensorBoardLogger(out, name="", version="tensorboard"),
         log_every_n_steps=10,
         callbacks=callbacks,
