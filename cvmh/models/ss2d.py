@@ -22,9 +22,9 @@ DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 class SS2D(nn.Module):
     """Mix a map by four selective scans along different paths, gated (CVMH-UNet, Fig. 2b).
 
-    The mixer of VMamba v0. ``n W_in`` is split into a signal and a gate; the signal passes a depth-wise 3x3 convolution,
-    SiLU, four selective scans with own parameters, their sum, and a LayerNorm; the result times
-    SiLU of the gate is projected back.
+    The mixer of VMamba v0. ``n W_in`` is split into a signal and a gate; the signal passes a
+    depth-wise 3x3 convolution, SiLU, four selective scans with own parameters, their sum, and a
+    LayerNorm; the result times SiLU of the gate is projected back.
     """
 
     def __init__(
