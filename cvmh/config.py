@@ -110,7 +110,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"config file {path} does not exist") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        # A ValueError comes from text that is not UTF-8 and from dates that do not exist.
         line = " ".join(str(error).split())
         raise ConfigError(f"config file {path} cannot be read as YAML ({line})") from error
     if content is None:
@@ -148,7 +149,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
         )
     try:
         nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(
             f"the value of setting '{key}' is not valid YAML, got '{value}'"
         ) from error

@@ -67,13 +67,13 @@ def count_confusion(
             f"labels and predictions must have one shape, got {labels.shape} and "
             f"{predictions.shape}"
         )
-    counted = labels < num_classes
+    counted = (labels >= 0) & (labels < num_classes)
     truth = labels[counted].astype(np.int64)
     guess = predictions[counted].astype(np.int64)
-    if guess.size and (guess.max() >= num_classes or guess.min() < 0):
+    lost = guess[(guess < 0) | (guess >= num_classes)]
+    if lost.size:
         raise ShapeError(
-            f"every labelled pixel must have a predicted class 0..{num_classes - 1}, "
-            f"got {int(guess.max())}"
+            f"every labelled pixel must have a predicted class 0..{num_classes - 1}, got {lost[0]}"
         )
     pairs = np.bincount(truth * num_classes + guess, minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes)

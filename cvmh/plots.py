@@ -34,7 +34,8 @@ def stretch(image: NDArray[Any], validity: NDArray[np.bool_]) -> NDArray[np.uint
     bands = image[:3] if len(image) >= 3 else image[[0, 0, 0]]
     values = bands[:, validity].astype(np.float64)
     low, high = np.percentile(values, (2, 98)) if values.size else (0.0, 1.0)
-    scaled = (np.nan_to_num(bands.astype(np.float64)) - low) / max(high - low, 1e-12)
+    shown = np.where(validity, bands.astype(np.float64), low)
+    scaled = (shown - low) / max(high - low, 1e-12)
     picture = (np.clip(scaled, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     picture[~validity] = NODATA_COLOUR
     return picture
@@ -54,9 +55,9 @@ def preview(
         axis.set_yticks([])
     handles = [_swatch(entry.name, entry.rgb) for entry in classes]
     handles.append(_swatch("no data", NODATA_COLOUR))
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(len(handles), 7), frameon=False
-    )
+    # Three names fit under one panel; more would be cut off at the sides.
+    columns = min(len(handles), 3 * len(panels), 7)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
     if title:
         figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=110, format="png")
