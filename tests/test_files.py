@@ -1,0 +1,88 @@
+import os
+import stat
+
+import pytest
+
+from cvmh.errors import OutputError
+from cvmh.files import write_complete
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff\r\n", b"x" * 3_000_000])
+def test_bytes_arrive_as_they_are(tmp_path, content):
+    write_complete(tmp_path / "a.bin", content)
+    assert (tmp_path / "a.bin").read_bytes() == content
+    assert names_in(tmp_path) == ["a.bin"]
+
+
+def test_text_is_written_as_utf8_with_its_own_line_ends(tmp_path):
+    write_complete(tmp_path / "a.txt", "ä\n€\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa4\n\xe2\x82\xac\n"
+
+
+def test_an_existing_file_is_replaced_and_not_written_into(tmp_path):
+    path, other = tmp_path / "a.txt", tmp_path / "b.txt"
+    path.write_text("a longer old content")
+    other.hardlink_to(path)
+    write_complete(path, "new")
+    assert path.read_text() == "new"
+    assert other.read_text() == "a longer old content"
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, failing):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"os.{failing}", fail)
+    with pytest.raises(OutputError) as caught:
+        write_complete(path, "new")
+    assert str(caught.value) == f"{path} cannot be written (No space left on device)"
+    assert path.read_text() == "old"
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_complete(path, "new")
+    assert path.read_text() == "old"
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_follow_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_complete(tmp_path / "a.txt", "x")
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == mode
+
+
+def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
+    path = tmp_path / "none" / "a.txt"
+    with pytest.raises(OutputError, match="No such file or directory") as caught:
+        write_complete(path, "x")
+    assert str(path) in str(caught.value)
+    assert names_in(tmp_path) == []
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OutputError):
+        write_complete(tmp_path / "a", "x")
+    assert names_in(tmp_path) == ["a"]
