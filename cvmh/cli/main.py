@@ -51,9 +51,8 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        cli(prog_name="cvmh", standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
+        # Without standalone mode, click returns the exit code of an Exit instead of raising it.
+        sys.exit(cli(prog_name="cvmh", standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
