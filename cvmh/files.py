@@ -33,6 +33,18 @@ def write_complete(path: Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"folder {path} cannot be made ({error.strerror})") from error
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

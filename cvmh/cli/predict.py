@@ -8,6 +8,7 @@ import click
 from cvmh.cli.progress import shown
 from cvmh.cli.verb import PATH, Verb, command_line, newest_bundle
 from cvmh.errors import CvmhError
+from cvmh.files import make_folder
 
 if TYPE_CHECKING:
     from cvmh.predict import PredictionReport
@@ -138,7 +139,7 @@ def _targets(scenes: tuple[str, ...], output: str) -> list[Path]:
         targets = [Path(output.replace("{stem}", Path(scene).stem)) for scene in scenes]
     elif len(scenes) > 1 or Path(output).is_dir():
         targets = [Path(output) / f"{Path(scene).stem}.tif" for scene in scenes]
-        Path(output).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(output))
     else:
         targets = [Path(output)]
     if len(set(targets)) < len(targets):

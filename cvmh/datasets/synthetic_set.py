@@ -8,7 +8,7 @@ from affine import Affine
 from cvmh.classes import ISPRS
 from cvmh.datasets.synthetic import make_scene, scene_origin
 from cvmh.errors import OutputError
-from cvmh.files import write_complete
+from cvmh.files import make_folder, write_complete
 from cvmh.geo.raster import write_raster
 from cvmh.progress import Progress, silent
 
@@ -65,11 +65,8 @@ def write_synthetic(
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise OutputError(f"{root} is not empty; choose a new folder for the data set")
-    try:
-        for part in ("images", "masks"):
-            (root / part).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"folder {root} cannot be made ({error.strerror})") from error
+    for part in ("images", "masks"):
+        make_folder(root / part)
     first_val = num_scenes - max(1, num_scenes // 5)
     rows = ["stem,split"]
     for number in range(num_scenes):

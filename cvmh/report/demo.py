@@ -14,7 +14,7 @@ from cvmh.config import RunConfig, validate
 from cvmh.datasets import LabelledImage, SegmentationData
 from cvmh.datasets.synthetic_set import write_scene, write_synthetic
 from cvmh.errors import OutputError
-from cvmh.files import write_complete
+from cvmh.files import make_folder, write_complete
 from cvmh.geo.raster import Raster
 from cvmh.metrics import Scores, score
 from cvmh.models.bundle import load_bundle
@@ -116,7 +116,4 @@ def _prepare(out: Path, *, overwrite: bool) -> None:
         for name in FILES:
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / FOLDER, ignore_errors=True)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"folder {out} cannot be made ({error.strerror})") from error
+    make_folder(out)

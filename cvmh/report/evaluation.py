@@ -10,8 +10,8 @@ import numpy as np
 from cvmh.classes import NODATA_ID
 from cvmh.datasets import LabelledImage, SegmentationData
 from cvmh.datasets.reading import check_label, read_label
-from cvmh.errors import ConfigError, OutputError
-from cvmh.files import write_complete
+from cvmh.errors import ConfigError
+from cvmh.files import make_folder, write_complete
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import Window
 from cvmh.metrics import Confusion, Scores, count_confusion, score
@@ -91,10 +91,7 @@ def write_scores(folder: Path, scores: Sequence[Scores], *, title: str) -> None:
     Raises:
         OutputError: the folder cannot be made or written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"folder {folder} cannot be made ({error.strerror})") from error
+    make_folder(folder)
     content = json.dumps([entry.to_json() for entry in scores], indent=1) + "\n"
     write_complete(folder / "scores.json", content)
     write_complete(folder / "report.html", score_page(scores, title=title))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,10 +17,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from cvmh.config import RunConfig
+from cvmh.config import RunConfig, TrainSettings
 from cvmh.datasets import SegmentationData, TrainingData, open_data, prepare_training
 from cvmh.errors import ConfigError, OutputError
-from cvmh.files import write_complete
+from cvmh.files import make_folder, write_complete
 from cvmh.metrics import Scores
 from cvmh.models.bundle import BundleCard, save_bundle, versions
 from cvmh.models.zoo import create_model
@@ -67,8 +68,11 @@ def train(
         OutputError: ``out`` holds a run already, or cannot be written.
         ConfigError: there is nothing to resume, or a setting does not fit the data.
         TrainingError: a loss or gradient is not finite.
+        KeyboardInterrupt: the user stopped the run; it can be resumed.
     """
     _check_folder(out, resume=resume)
+    uses_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    precision = _precision(config.train.precision, uses_gpu=uses_gpu)
     data = open_data(config.data)
     training = prepare_training(data, config, progress=progress)
     lightning.seed_everything(config.train.seed, verbose=False)
@@ -78,21 +82,25 @@ def train(
         num_classes=len(data.classes),
         **config.model.settings,
     )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_complete(out / "config.yaml", config.to_yaml())
     _write_state(out, training, state="training", command=command)
     module = SegmentationModule(network, data.classes, config.train)
     record = Record(out, save_best=_bundle_writer(out, config, data, training), report=report)
-    with _quiet():
-        trainer = _trainer(config, out, device, [_pace(config, training, progress), record])
+    with _quiet(), _interruptible():
+        trainer = _trainer(
+            config.train,
+            out,
+            [_pace(config, training, progress), record],
+            accelerator="gpu" if uses_gpu else "cpu",
+            precision=precision,
+        )
         trainer.fit(
             module,
             training.train_loader,
             training.val_loader,
             ckpt_path=out / "last.ckpt" if resume else None,
         )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     (out / UNFINISHED).replace(out / FINISHED)
     best = max(record.rows, key=lambda row: row.get("val_miou", -1.0))
     _write_state(out, training, state="finished", command=command, best=best)
@@ -119,19 +127,22 @@ def _pace(config: RunConfig, training: TrainingData, progress: Progress) -> Pace
 
 
 def _trainer(
-    config: RunConfig, out: Path, device: str, callbacks: list[Callback]
+    settings: TrainSettings,
+    out: Path,
+    callbacks: list[Callback],
+    *,
+    accelerator: str,
+    precision: Any,
 ) -> lightning.Trainer:
-    settings = config.train
     if settings.patience is not None:
         callbacks = [
             EarlyStopping("val_miou", mode="max", patience=settings.patience, strict=False),
             *callbacks,
         ]
-    uses_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     return lightning.Trainer(
-        accelerator="gpu" if uses_gpu else "cpu",
+        accelerator=accelerator,
         devices=1,
-        precision=_precision(settings.precision, uses_gpu=uses_gpu),
+        precision=precision,
         max_epochs=-1 if settings.minutes else settings.epochs,
         gradient_clip_val=settings.clip_gradient,
         logger=TensorBoardLogger(out, name="", version="tensorboard"),
@@ -221,3 +232,16 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let an interrupt through: Lightning would ignore further ones and exit with code 1."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as exit_:
+        if not isinstance(exit_.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from exit_
