@@ -1,0 +1,191 @@
+"""What the tests of whole runs share: a small data set, a small network, the command in a shell."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from affine import Affine
+
+from cvmh.classes import ClassTable, SegClass
+from cvmh.config import RunConfig, merge, validate
+from cvmh.geo.raster import write_raster
+from cvmh.models.bundle import BundleCard, save_bundle
+from cvmh.models.zoo import create_model
+from cvmh.train import train
+
+ROOT = Path(__file__).parents[1]
+RGB = ("red", "green", "blue")
+GRID = {"crs": "EPSG:32632", "transform": Affine(0.5, 0, 500_000, 0, -0.5, 5_400_000)}
+CLASSES = ClassTable(
+    (
+        SegClass(id=0, name="field", rgb=(230, 60, 60)),
+        SegClass(id=1, name="water", rgb=(60, 200, 60)),
+        SegClass(id=2, name="roof", rgb=(60, 60, 230)),
+    )
+)
+# The smallest network that still has every part of the large ones.
+TINY = {
+    "widths": [8, 8, 16, 16],
+    "encoder_depths": [1, 1, 1, 1],
+    "decoder_depths": [1, 1, 1, 1],
+    "num_frequencies": 2,
+    "patch": 2,
+}
+BLOCK = 16
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep the statistics that tests compute out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CVMH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def draw_scene(seed, height, width):
+    """Return an image (3, height, width) and its label: squares, each in the colour of its class.
+
+    The labels of the first four rows are 255.
+    """
+    rng = np.random.default_rng(seed)
+    squares = rng.integers(len(CLASSES), size=(-(-height // BLOCK), -(-width // BLOCK)))
+    label = squares.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)[:height, :width].astype("uint8")
+    colours = np.array(CLASSES.colours)[label].transpose(2, 0, 1)
+    image = np.clip(colours + rng.normal(0, 8, colours.shape), 1, 255).astype("uint8")
+    label[:4] = 255
+    return image, label
+
+
+def write_data(root, *, size=64, splits=("train", "train", "val", "test")):
+    """Write a folder data set of easy scenes and return its folder."""
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    rows = ["stem,split"]
+    for number, split in enumerate(splits):
+        image, label = draw_scene(number, size, size)
+        file = f"s{number}.tif"
+        write_raster(root / "images" / file, image, nodata=0, band_names=RGB, **GRID)
+        write_raster(root / "masks" / file, label, nodata=255, **GRID)
+        rows.append(f"s{number},{split}")
+    (root / "classes.json").write_text(json.dumps(CLASSES.to_json()))
+    (root / "split.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def short_run(root, groups):
+    """Return the settings of a run of a few seconds, changed by some groups of settings."""
+    short = {
+        "model": {"name": "cvmh_unet_nano", "settings": TINY},
+        "data": {"root": str(root), "tile": 32, "batch": 4, "crops_per_epoch": 8, "workers": 0},
+        "train": {"epochs": 2, "learning_rate": 1e-2},
+    }
+    return validate(RunConfig, merge(short, groups), source="test")
+
+
+@pytest.fixture
+def make_scene(tmp_path):
+    """Return a function that writes a scene like those of the data sets and gives its path."""
+
+    def make(name="scene.tif", seed=9, height=64, width=64, num_bands=3, dtype="uint8"):
+        image, _ = draw_scene(seed, height, width)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        names = RGB[:num_bands]
+        write_raster(path, image[:num_bands].astype(dtype), nodata=0, band_names=names, **GRID)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def make_data(tmp_path):
+    """Return a function that writes a folder data set that the test may change."""
+
+    def make(name="data", **options):
+        return write_data(tmp_path / name, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def easy_data(tmp_path_factory):
+    """Return a folder data set that no test changes."""
+    return write_data(tmp_path_factory.mktemp("easy") / "data")
+
+
+@pytest.fixture(scope="session")
+def make_config(easy_data):
+    """Return a function that gives the settings of a short run on an easy data set."""
+
+    def make(root=easy_data, **groups):
+        return short_run(root, groups)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, make_config):
+    """Return the folder of a run that was long enough to learn the easy data set."""
+    folder = tmp_path_factory.mktemp("runs") / "easy"
+    config = make_config(data={"crops_per_epoch": 32}, train={"epochs": 6})
+    train(config, folder, device="cpu", command="cvmh train --of-the-tests")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory):
+    """Return the path of a bundle of a small network with random weights."""
+    path = tmp_path_factory.mktemp("bundle") / "tiny.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = create_model("cvmh_unet_nano", bands=3, num_classes=len(CLASSES), **TINY)
+    card = BundleCard(
+        model="cvmh_unet_nano",
+        settings=TINY,
+        classes=CLASSES,
+        band_names=RGB,
+        dtype="uint8",
+        mean=(120.0, 110.0, 120.0),
+        std=(80.0, 70.0, 80.0),
+        gsd=0.5,
+        tile=32,
+        scores={"protocol": "full", "split": "val", "miou": 0.25},
+    )
+    save_bundle(path, network, card)
+    return path
+
+
+@pytest.fixture
+def start_python(tmp_path):
+    """Return a function that starts Python in ``tmp_path`` and gives the process.
+
+    Arguments are those of Python; the process sees one thread and no GPU.
+    """
+    started = []
+
+    def start(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "CUDA_VISIBLE_DEVICES": "",
+                "PYTHONPATH": str(ROOT),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
