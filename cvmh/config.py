@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cvmh.errors import ConfigError
 
@@ -28,6 +28,14 @@ class ModelSettings(Settings):
 
     name: str = "cvmh_unet_small"
     settings: dict[str, Any] = {}
+
+    @field_validator("settings")
+    @classmethod
+    def _refuse_facts_of_the_data(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        for key in ("name", "bands", "num_classes"):
+            if key in settings:
+                raise ValueError(f"'{key}' is not a setting of a network, leave it out")
+        return settings
 
 
 class DataSettings(Settings):

@@ -51,6 +51,7 @@ def test_an_unknown_key_is_refused_and_the_nearest_right_one_named(content, key,
         ({"data": 3}, "'data'", "got 3"),
         ({"augment": {"flips": 1.5}}, "'augment.flips'", "got 1.5"),
         ({"model": {"settings": [1]}}, "'model.settings'", "got [1]"),
+        ({"model": {"settings": {"bands": 4}}}, "'model.settings'", "got {'bands': 4}"),
         ({1: 2}, "'1'", ""),
     ],
 )

@@ -1,13 +1,14 @@
 """A bundle: a trained network in one safetensors file with everything needed to use it."""
 
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ConfigDict, Field, field_serializer, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_serializer, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -54,6 +55,16 @@ class BundleCard(Settings):
     @classmethod
     def _read_classes(cls, value: Any) -> ClassTable:
         return value if isinstance(value, ClassTable) else ClassTable.from_json(value)
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _check_scaling(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        names = info.data.get("band_names", values)
+        if len(values) != len(names):
+            raise ValueError(f"there must be one number for each of {len(names)} bands")
+        if info.field_name == "std" and min(values) <= 0:
+            raise ValueError("every deviation must be above 0")
+        return values
 
     @field_serializer("classes")
     def _write_classes(self, value: ClassTable) -> list[dict[str, Any]]:
@@ -111,7 +122,8 @@ def load_bundle(path: str | Path) -> Bundle:
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[1].strip()
+        # torch lists every weight that is missing, which may be hundreds.
+        first = textwrap.shorten(str(error).splitlines()[1], 200, placeholder=" ...")
         raise BundleError(
             f"bundle {source} does not fit network '{card.model}': {first}"
         ) from error
@@ -162,5 +174,6 @@ def _build(path: Path, card: BundleCard) -> nn.Module:
         return create_model(
             card.model, bands=len(card.band_names), num_classes=len(card.classes), **card.settings
         )
-    except ConfigError as error:
+    except (ConfigError, TypeError) as error:
+        # A TypeError: the settings hold an argument that is not a setting, such as "bands".
         raise BundleError(f"bundle {path} names a network that cannot be built: {error}") from error
