@@ -89,18 +89,25 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 def _read_splits(path: Path) -> Iterable[tuple[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
+            reader = csv.DictReader(stream, skipinitialspace=True)
+            rows = [(reader.line_num, row) for row in reader]
     except FileNotFoundError as error:
         raise DataError(
             f"{path} is missing; write it with the columns stem,split (split: train, val or test)"
         ) from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV ({error})") from error
-    if not rows or not {"stem", "split"} <= set(rows[0]):
+    if not rows or not {"stem", "split"} <= set(rows[0][1]):
         raise DataError(f"{path} must have the columns stem,split and at least one row")
-    seen: set[str] = set()
-    for row in rows:
-        if row["stem"] in seen:
-            raise DataError(f"{path} lists '{row['stem']}' twice")
-        seen.add(row["stem"])
-    return [(row["stem"], row["split"]) for row in rows]
+    splits: dict[str, str] = {}
+    for line, row in rows:
+        # A row that is too short holds None.
+        stem, split = ((row[column] or "").strip() for column in ("stem", "split"))
+        if not stem or not split:
+            raise DataError(
+                f"{path} must name a stem and its split in every row, line {line} does not"
+            )
+        if stem in splits:
+            raise DataError(f"{path} lists '{stem}' twice")
+        splits[stem] = split
+    return splits.items()

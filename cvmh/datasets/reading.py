@@ -37,23 +37,27 @@ def choose_bands(paths: Sequence[Path], wanted: Sequence[int] | None = None) -> 
         DataError: images differ in the number or dtype of their bands, or a wanted band is missing.
     """
     with Raster(paths[0]) as first:
-        num_bands, dtype, names = first.num_bands, first.dtype_of(wanted), first.band_names
-        tagged = first.tagged_alpha
+        num_bands, names, tagged = first.num_bands, first.band_names, first.tagged_alpha
+        if not all(1 <= band <= num_bands for band in wanted or ()):
+            raise DataError(
+                f"data.bands must name bands 1..{num_bands} of {paths[0]}, got {list(wanted or ())}"
+            )
+        dtype = first.dtype_of(wanted)
     for path in paths[1:]:
         with Raster(path) as raster:
-            if (raster.num_bands, raster.dtype_of(wanted)) != (num_bands, dtype):
+            # A raster of fewer bands may lack the wanted ones.
+            found = raster.dtype_of(wanted if raster.num_bands == num_bands else None)
+            if (raster.num_bands, found) != (num_bands, dtype):
                 raise DataError(
                     f"all images must have the same bands, but {paths[0].name} has {num_bands} of "
-                    f"{dtype} and {path} has {raster.num_bands} of {raster.dtype_of(wanted)}"
+                    f"{dtype} and {path} has {raster.num_bands} of {found}"
                 )
     alpha = None
     if wanted is None and tagged is not None and all(map(_has_alpha, paths[:IMAGES_JUDGED])):
         alpha = tagged
     bands = tuple(wanted or (b for b in range(1, num_bands + 1) if b != alpha))
-    if not bands or not all(1 <= band <= num_bands for band in bands):
-        raise DataError(
-            f"data.bands must name bands 1..{num_bands} of {paths[0]}, got {list(bands)}"
-        )
+    if not bands:
+        raise DataError(f"{paths[0]} must have a band of data, got an alpha band alone")
     return ImageBands(bands, alpha, tuple(names[band - 1] for band in bands), dtype)
 
 
@@ -108,8 +112,8 @@ def read_label(label: Raster, classes: ClassTable, window: Window) -> NDArray[np
     declared = label.nodata[0]
     ignored = ids == NODATA_ID
     if declared is not None and not 0 <= declared < len(classes):
-        ignored |= ids == declared
-    known = (ids >= 0) & (ids < len(classes)) & (ids == ids.astype(np.uint8))
+        ignored |= (ids == declared) | (np.isnan(ids) if np.isnan(declared) else False)
+    known = (ids >= 0) & (ids < len(classes)) & (ids == np.floor(ids))
     wrong = ~(known | ignored)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
