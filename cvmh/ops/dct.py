@@ -66,9 +66,11 @@ def dct_basis(
             f"got {frequencies}"
         )
     rows, columns = zip(*frequencies, strict=True)
-    along_rows = _cosines(rows, height, orthonormal)
-    along_columns = _cosines(columns, width, orthonormal)
-    return (along_rows[:, :, None] * along_columns[:, None, :]).float()
+    # A cached tensor that was made in inference mode could not be trained with later.
+    with torch.inference_mode(False):
+        along_rows = _cosines(rows, height, orthonormal)
+        along_columns = _cosines(columns, width, orthonormal)
+        return (along_rows[:, :, None] * along_columns[:, None, :]).float()
 
 
 def _cosines(frequencies: tuple[int, ...], size: int, orthonormal: bool) -> Tensor:

@@ -145,7 +145,9 @@ PATHS: dict[str, Callable[[Tensor, Tensor, str], list[Tensor]]] = {
 def _cached_table(
     paths: str, height: int, width: int, line_order: str, device: torch.device
 ) -> Tensor:
-    if device.type != "cpu":
-        return _cached_table(paths, height, width, line_order, torch.device("cpu")).to(device)
-    row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack(PATHS[paths](row, column, line_order)).to(torch.int32)
+    # A cached tensor that was made in inference mode could not be trained with later.
+    with torch.inference_mode(False):
+        if device.type != "cpu":
+            return _cached_table(paths, height, width, line_order, torch.device("cpu")).to(device)
+        row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        return torch.stack(PATHS[paths](row, column, line_order)).to(torch.int32)
