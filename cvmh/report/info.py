@@ -35,7 +35,10 @@ def describe(path: Path, *, checkpoint: Path | None = None) -> Facts:
 def _describe_run(folder: Path) -> Facts:
     if not (folder / "run.json").exists() or not (folder / "config.yaml").exists():
         raise DataError(f"{folder} is no run folder; it has no config.yaml and run.json")
-    state = json.loads((folder / "run.json").read_text())
+    try:
+        state = json.loads((folder / "run.json").read_text())
+    except ValueError as error:
+        raise DataError(f"{folder / 'run.json'} is damaged ({error})") from error
     config = RunConfig.read(folder / "config.yaml")
     history = folder / "metrics.csv"
     epochs = len(history.read_text().splitlines()) - 1 if history.exists() else 0
