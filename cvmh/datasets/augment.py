@@ -70,7 +70,7 @@ class Augmentation:
             validity: (H, W), true where the image has data.
             seed: fixes every draw.
         """
-        self._pipeline.set_random_seed(seed)
+        self._seed(seed)
         result = self._pipeline(
             image=np.ascontiguousarray(image.transpose(1, 2, 0)),
             masks=[label, validity.astype(np.uint8)],
@@ -78,3 +78,11 @@ class Augmentation:
         moved_label, moved_validity = result["masks"]
         moved = result["image"] * moved_validity[..., None]
         return np.ascontiguousarray(moved.transpose(2, 0, 1)), np.ascontiguousarray(moved_label)
+
+    def _seed(self, seed: int) -> None:
+        # albumentations gives all transforms of a pipeline the same seed; they would then draw the
+        # same numbers, so that both flips come together or not at all.
+        transforms = self._pipeline.transforms
+        states = np.random.SeedSequence(seed).generate_state(len(transforms) + 1).tolist()
+        for part, state in zip((self._pipeline, *transforms), states, strict=True):
+            part.set_random_seed(state)
