@@ -85,6 +85,12 @@ class TrainSettings(Settings):
     patience: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """Take 32 for "32": YAML and the command line read it as a number."""
+        return str(value) if isinstance(value, int) else value
+
 
 class RunConfig(Settings):
     """One complete run; one YAML file of ``configs/`` is one of these."""

@@ -3,13 +3,15 @@
 import csv
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from cvmh.errors import OutputError
 from cvmh.files import write_complete
 from cvmh.plots import curves
 from cvmh.progress import Progress
@@ -110,13 +112,23 @@ class Record(Callback):
         self.rows.append(row)
         self.report(self.rows[-1])
         write_complete(self.folder / "metrics.csv", _as_csv(self.rows))
-        picture = self.folder / ".curves.png"
-        curves(picture, self.rows)
-        picture.replace(self.folder / "curves.png")
-        # Lightning writes in place, so the checkpoint is written beside and renamed.
-        temporary = self.folder / ".last.ckpt"
-        trainer.save_checkpoint(temporary)
-        temporary.replace(self.folder / "last.ckpt")
+        with _complete(self.folder / "curves.png") as temporary:
+            curves(temporary, self.rows)
+        with _complete(self.folder / "last.ckpt") as temporary:
+            trainer.save_checkpoint(temporary)
+
+
+@contextmanager
+def _complete(path: Path) -> Iterator[Path]:
+    """Give a name beside a file's for those that write in place; rename it when they are done."""
+    temporary = path.with_name(f".{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _as_csv(rows: list[dict[str, float]]) -> str:
