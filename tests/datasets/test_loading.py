@@ -1,0 +1,165 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cvmh.classes import NODATA_ID
+from cvmh.config import RunConfig, merge, validate
+from cvmh.datasets import open_data, open_folder, prepare_training, summarise
+from cvmh.datasets.loading import MIN_BATCHES
+from cvmh.errors import DataError
+from cvmh.geo.raster import Raster
+
+DATA = os.environ.get("CVMH_TEST_DATA")
+
+# name: (bands, what names them, classes)
+REAL = {
+    "naip_landcover6": (4, ("red", "green", "blue", "band_4"), 6),
+    "oam_buildings": (3, ("red", "green", "blue"), 2),
+    "amazon_forest": (3, ("red", "green", "blue"), 2),
+    "nb_landcover4": (3, ("red", "green", "blue"), 5),
+}
+
+
+def make_config(root, **settings):
+    given = {"root": str(root), "tile": 32, "batch": 2, "workers": 0, "crops_per_epoch": 6}
+    return validate(RunConfig, merge({"data": given}, settings), source="here")
+
+
+def load(root, **settings):
+    config = make_config(root, **settings)
+    return prepare_training(open_data(config.data), config)
+
+
+def batches_of(loader, *epochs):
+    found = []
+    for epoch in epochs:
+        loader.sampler.set_epoch(epoch)
+        found += [(image.clone(), label.clone(), index.clone()) for image, label, index in loader]
+    return found
+
+
+@pytest.fixture
+def root(make_folder, draw):
+    return make_folder(
+        {
+            "a": ("train", *draw(0, bands=4)),
+            "b": ("train", *draw(1, height=70, bands=4)),
+            "c": ("val", *draw(2, height=45, width=40, bands=4)),
+        },
+        photometric="MINISBLACK",
+        alpha="NO",
+    )
+
+
+def test_batches_hold_normalised_images_labels_and_indices(root):
+    training = load(root)
+    batches = batches_of(training.train_loader, 0)
+    assert len(batches) == len(training.train_loader) == 3
+    for number, (image, label, index) in enumerate(batches):
+        assert (image.shape, image.dtype) == ((2, 4, 32, 32), torch.float32)
+        assert (label.shape, label.dtype) == ((2, 32, 32), torch.int64)
+        assert index.tolist() == [2 * number, 2 * number + 1]
+    tiles = list(training.val_loader)
+    assert sum(len(index) for _, _, index in tiles) == 4
+    assert sum(int((label != NODATA_ID).sum()) for _, label, _ in tiles) == 45 * 40
+
+
+def test_images_are_scaled_by_the_training_split_in_both_splits(root):
+    training = load(root)
+    data = open_folder(root)
+    assert training.summary == summarise(data, "train")
+    mean = np.array(training.summary.mean)[:, None, None]
+    std = np.array(training.summary.std)[:, None, None]
+    image, label, _ = training.val_loader.dataset[0]
+    with Raster(data.of_split("val")[0].image) as raster:
+        expected = (raster.read()[:, :32, :32] - mean) / std
+    np.testing.assert_allclose(image.numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert (label != NODATA_ID).all()
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(root):
+    alone = load(root)
+    helped = load(root, data={"workers": 2})
+    assert helped.train_loader.num_workers == 2
+    expected = batches_of(alone.train_loader, 0, 1)
+    found = batches_of(helped.train_loader, 0, 1)
+    assert len(found) == len(expected) == 6
+    for one, two in zip(expected, found, strict=True):
+        for first, second in zip(one, two, strict=True):
+            assert torch.equal(first, second)
+    for one, two in zip(alone.val_loader, helped.val_loader, strict=True):
+        for first, second in zip(one, two, strict=True):
+            assert torch.equal(first, second)
+
+
+def test_epochs_differ_and_an_epoch_can_be_drawn_again(root):
+    loader = load(root).train_loader
+    first, second, again = (batches_of(loader, epoch) for epoch in (0, 1, 0))
+    assert not any(torch.equal(a[0], b[0]) for a in first for b in second)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
+
+
+def test_the_seed_of_the_run_and_nothing_else_draws_the_crops(root):
+    torch.manual_seed(1)
+    np.random.seed(1)
+    first = batches_of(load(root).train_loader, 0)
+    torch.manual_seed(2)
+    np.random.seed(2)
+    same = batches_of(load(root).train_loader, 0)
+    other = batches_of(load(root, train={"seed": 1}).train_loader, 0)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(first, same, strict=True))
+    assert not any(torch.equal(a[0], b[0]) for a, b in zip(first, other, strict=True))
+
+
+def test_bands_of_the_settings_reach_the_samples(root):
+    whole = load(root, augment={"radiometry": 0})
+    part = load(root, data={"bands": [4, 1]}, augment={"radiometry": 0})
+    assert part.summary.bands == (4, 1)
+    for one, two in zip(
+        batches_of(whole.train_loader, 0), batches_of(part.train_loader, 0), strict=True
+    ):
+        torch.testing.assert_close(one[0][:, [3, 0]], two[0])
+
+
+def test_an_epoch_sees_as_many_pixels_as_the_split_has_but_a_few_batches_at_least(
+    make_folder, draw, root
+):
+    assert len(load(root, data={"crops_per_epoch": None}).train_loader) == MIN_BATCHES
+    large = make_folder(
+        {"a": ("train", *draw(0, 300, 280, bands=1)), "b": ("val", *draw(1, bands=1))}, name="large"
+    )
+    loader = load(large, data={"crops_per_epoch": None}).train_loader
+    assert len(loader) == round(300 * 280 / 32**2 / 2) > MIN_BATCHES
+
+
+def test_an_empty_split_is_refused(root):
+    with pytest.raises(DataError, match="no image is in split 'test'; there are: train, val"):
+        load(root, data={"val_split": "test"})
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not DATA, reason="CVMH_TEST_DATA names no folder of real rasters")
+@pytest.mark.parametrize("name", REAL)
+def test_the_real_data_sets_load(name):
+    bands, names, num_classes = REAL[name]
+    config = make_config(Path(DATA) / "data" / name, data={"tile": 128, "workers": 0})
+    data = open_data(config.data)
+    assert len(data.classes) == num_classes
+    training = prepare_training(data, config)
+    summary = training.summary
+    # The fourth band of naip_landcover6 is near infrared, though it is tagged as alpha.
+    assert (summary.bands, summary.alpha) == (tuple(range(1, bands + 1)), None)
+    assert summary.band_names == names
+    assert summary.dtype == "uint8"
+    assert all(0 < value < 255 for value in (*summary.mean, *summary.std))
+    assert sum(summary.class_pixels) > 0
+    image, label, _ = next(iter(training.train_loader))
+    assert image.shape == (2, bands, 128, 128)
+    # Normalised: neither the raw values nor a constant.
+    assert image.abs().max() < 20 and image.std() > 0.1
+    assert set(label.unique().tolist()) <= {*range(num_classes), NODATA_ID}
+    assert (label != NODATA_ID).any()
+    assert (next(iter(training.val_loader))[1] != NODATA_ID).any()
