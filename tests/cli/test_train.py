@@ -1,0 +1,63 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cvmh.config import RunConfig
+
+SHORT = (
+    *("--set", "data.tile=32", "--set", "data.batch=4", "--set", "data.crops_per_epoch=4"),
+    *("--set", "data.workers=0", "--set", "train.epochs=1"),
+)
+
+
+@pytest.fixture
+def train_tiny(cvmh, make_config, easy_data, tmp_path):
+    """Return a function that trains the small network for one epoch."""
+    (tmp_path / "net.yaml").write_text(
+        RunConfig(model=make_config().model).model_dump_json(include={"model"})
+    )
+
+    def run(*options):
+        given = ("--config", "net.yaml", "--dataset", "folder", "--data", easy_data)
+        return cvmh("train", *given, *SHORT, *options)
+
+    return run
+
+
+def test_training_tells_each_epoch_on_stderr_and_the_bundle_on_stdout(train_tiny, tmp_path):
+    outcome = train_tiny("--out", "run")
+    bundle = Path("run") / "best.safetensors"
+    assert (outcome.code, outcome.stdout) == (0, f"{bundle}\n")
+    first, second = outcome.stderr.splitlines()
+    assert first == "cvmh: run folder run"
+    assert re.match(r"epoch 1  step 1  train_loss \d\.\d{4}  val_loss \d\.\d{4}  val_miou", second)
+    command = json.loads((tmp_path / "run" / "run.json").read_text())["command"]
+    assert command.startswith("cvmh train --config net.yaml --dataset folder")
+
+
+def test_options_and_assignments_win_over_the_config_file(train_tiny, tmp_path):
+    assert train_tiny("--out", "run", "--seed", "7", "--set", "train.dice=0.5").code == 0
+    config = RunConfig.read(tmp_path / "run" / "config.yaml")
+    assert (config.train.seed, config.train.dice, config.train.epochs) == (7, 0.5, 1)
+    assert (config.model.name, config.data.tile) == ("cvmh_unet_nano", 32)
+    assert config.model.settings["patch"] == 2
+
+
+def test_without_a_folder_the_run_is_named_after_data_network_and_time(train_tiny, tmp_path):
+    assert train_tiny().code == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"folder-cvmh_unet_nano-\d{8}-\d{6}", run.name)
+    assert (run / "best.safetensors").exists()
+
+
+def test_a_finished_run_is_neither_resumed_nor_replaced(train_tiny, cvmh, tmp_path):
+    train_tiny("--out", "run")
+    before = (tmp_path / "run" / "best.safetensors").read_bytes()
+    outcome = cvmh("train", "--resume", "--out", "run")
+    assert outcome.code == 1
+    assert "the run in run is complete, so there is nothing to resume" in outcome.stderr
+    outcome = train_tiny("--out", "run")
+    assert outcome.code == 1 and "run is not empty; choose another --out" in outcome.stderr
+    assert (tmp_path / "run" / "best.safetensors").read_bytes() == before
