@@ -56,10 +56,16 @@ def prepare_training(
     """Summarise the training split and build the loaders of a run.
 
     Raises:
+        ConfigError: an epoch has fewer crops than a batch.
         DataError: a split is empty, or images and labels do not fit together.
         RasterError: a file cannot be read.
     """
     settings = config.data
+    if settings.crops_per_epoch is not None and settings.crops_per_epoch < settings.batch:
+        raise ConfigError(
+            f"data.crops_per_epoch must be at least data.batch, {settings.batch}, "
+            f"got {settings.crops_per_epoch}"
+        )
     summary = summarise(data, settings.train_split, bands=settings.bands, progress=progress)
     train_reader = make_reader(data, settings.train_split, summary, tile=settings.tile)
     val_reader = make_reader(data, settings.val_split, summary, tile=settings.tile)

@@ -9,7 +9,7 @@ from cvmh.classes import NODATA_ID
 from cvmh.config import RunConfig, merge, validate
 from cvmh.datasets import open_data, open_folder, prepare_training, summarise
 from cvmh.datasets.loading import MIN_BATCHES
-from cvmh.errors import DataError
+from cvmh.errors import ConfigError, DataError
 from cvmh.geo.raster import Raster
 
 DATA = os.environ.get("CVMH_TEST_DATA")
@@ -138,6 +138,13 @@ def test_an_epoch_sees_as_many_pixels_as_the_split_has_but_a_few_batches_at_leas
 def test_an_empty_split_is_refused(root):
     with pytest.raises(DataError, match="no image is in split 'test'; there are: train, val"):
         load(root, data={"val_split": "test"})
+
+
+def test_an_epoch_without_a_whole_batch_is_refused(root):
+    message = "data.crops_per_epoch must be at least data.batch, 4, got 3"
+    with pytest.raises(ConfigError, match=message):
+        load(root, data={"crops_per_epoch": 3, "batch": 4})
+    assert len(load(root, data={"crops_per_epoch": 4, "batch": 4}).train_loader) == 1
 
 
 @pytest.mark.real
