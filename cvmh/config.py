@@ -73,6 +73,7 @@ class TrainSettings(Settings):
     epochs: int = Field(50, ge=1)
     # A limit in minutes: training ends there and the schedule follows the clock, not the steps.
     minutes: float | None = Field(None, gt=0)
+    # The command line takes the network's own where none is set.
     learning_rate: float = Field(1e-3, gt=0)
     final_learning_rate: float = Field(1e-5, ge=0)
     weight_decay: float = Field(0.05, ge=0)

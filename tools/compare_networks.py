@@ -37,7 +37,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--network", type=network, action="append", required=True)
-    parser.add_argument("--set", dest="common", action="append", default=[], help="for all networks")
+    parser.add_argument(
+        "--set", dest="common", action="append", default=[], help="for all networks"
+    )
     return parser.parse_args()
 
 
@@ -55,7 +57,7 @@ def start(job: tuple, arguments: argparse.Namespace) -> tuple[subprocess.Popen, 
     command = [sys.executable, "-m", "cvmh.cli.main", "train", "--dataset", "folder"]
     command += ["--data", str(arguments.data), "--model", name, "--seed", str(seed)]
     command += ["--out", str(folder), *(part for s in settings for part in ("--set", s))]
-    log = Path(f"{folder}.log").open("w")  # noqa: SIM115
+    log = Path(f"{folder}.log").open("w")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=log, stderr=log, env=environment), folder
 
@@ -66,7 +68,7 @@ def print_header(arguments: argparse.Namespace) -> None:
     from cvmh.version import VERSION
 
     print(
-        f"{arguments.data.name}, {arguments.minutes:g} minutes a run, one thread each, two at a time; "
+        f"{arguments.data.name}, {arguments.minutes:g} minutes a run, one thread each, in pairs; "
         f"cvmh {VERSION}, torch {torch.__version__}, {platform.processor() or platform.machine()}\n"
     )
     print("| network | settings | seed | steps | best val mIoU | last val mIoU |")

@@ -44,12 +44,15 @@ def command(
     Example: cvmh train --dataset folder --data my_tiles --set train.minutes=10
     """
     from cvmh.config import RunConfig, merge, parse_assignment, read_yaml, validate
+    from cvmh.errors import ConfigError
     from cvmh.train import train
 
     if resume and out is None:
         raise click.UsageError("--resume needs the run folder to continue; give it with --out")
-    if resume and out is not None and config_file is None and (out / "config.yaml").exists():
+    if resume and out is not None and config_file is None:
         config_file = out / "config.yaml"
+        if not config_file.exists():
+            raise ConfigError(f"{out} holds no run to resume; start one without --resume")
     if dataset is None and config_file is None:
         raise click.UsageError("say what to train on: --dataset NAME, or --config FILE")
     options: dict[str, Any] = {"data": {}, "model": {}, "train": {}}
@@ -61,29 +64,40 @@ def command(
     ):
         if value is not None:
             options[group][key] = value
+    written = merge(
+        read_yaml(config_file) if config_file else {},
+        options,
+        *map(parse_assignment, assignments),
+    )
     config = validate(
-        RunConfig,
-        merge(
-            read_yaml(config_file) if config_file else {},
-            options,
-            *map(parse_assignment, assignments),
-        ),
-        source=str(config_file or "settings"),
+        RunConfig, merge(_recommended(written), written), source=str(config_file or "settings")
     )
     if out is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         out = Path("runs") / f"{config.data.dataset}-{config.model.name}-{stamp}"
-    click.echo(f"cvmh: run folder {out}", err=True)
-    with shown("auto") as progress:
-        result = train(
-            config,
-            out,
-            resume=resume,
-            progress=progress,
-            report=_print_epoch,
-            command=command_line(),
-        )
+    try:
+        with shown("auto") as progress:
+            result = train(
+                config,
+                out,
+                resume=resume,
+                progress=progress,
+                report=_print_epoch,
+                command=command_line(),
+            )
+    except KeyboardInterrupt:
+        click.echo(f"cvmh: continue with: cvmh train --resume --out {out}", err=True)
+        raise
     click.echo(result.bundle)
+
+
+def _recommended(written: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that the chosen network asks for, where the user has not set them."""
+    from cvmh.models.zoo import PRESETS
+
+    model = written.get("model")
+    preset = PRESETS.get(model.get("name", "")) if isinstance(model, dict) else None
+    return {"train": {"learning_rate": preset.learning_rate}} if preset else {}
 
 
 def _print_epoch(row: dict[str, float]) -> None:

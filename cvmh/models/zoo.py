@@ -21,6 +21,8 @@ class Preset:
     settings: Mapping[str, Any] = field(default_factory=dict)
     source: str
     published: str = ""
+    # Narrow networks bear, and need, larger steps.
+    learning_rate: float = 1e-3
 
 
 def _cvmh_unet(name: str, settings: Mapping[str, Any]) -> nn.Module:
@@ -58,6 +60,7 @@ PRESETS: Mapping[str, Preset] = {
             "drop_path": 0.1,
             "init_std": None,
         },
+        learning_rate=3e-3,
         source=f"{_PAPER}; half the width, d_state 1",
     ),
     "cvmh_unet_nano": Preset(
@@ -72,6 +75,7 @@ PRESETS: Mapping[str, Preset] = {
             "drop_path": 0.0,
             "init_std": None,
         },
+        learning_rate=1e-2,
         source=f"{_PAPER}; for CPUs and the demo",
     ),
     "unet_resnet18": Preset(

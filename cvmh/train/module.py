@@ -48,7 +48,9 @@ class SegmentationModule(lightning.LightningModule):
             {"params": decayed, "weight_decay": self.settings.weight_decay},
             {"params": free, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.settings.learning_rate)
+        # One fused pass over all parameters; under mixed precision Lightning could not clip it.
+        fused = self.trainer.precision == "32-true"
+        return torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=fused)
 
     def on_train_epoch_start(self) -> None:
         """Seed torch by the epoch, so that a resumed run draws the same numbers."""

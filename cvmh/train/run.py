@@ -99,7 +99,8 @@ def train(
             module,
             training.train_loader,
             training.val_loader,
-            ckpt_path=out / "last.ckpt" if resume else None,
+            # A run that was stopped in its first epoch begins again.
+            ckpt_path=out / "last.ckpt" if (out / "last.ckpt").exists() else None,
         )
     (out / UNFINISHED).replace(out / FINISHED)
     best = max(record.rows, key=lambda row: row.get("val_miou", -1.0))
@@ -112,11 +113,8 @@ def train(
 def _check_folder(out: Path, *, resume: bool) -> None:
     if resume and (out / FINISHED).exists():
         raise ConfigError(f"the run in {out} is complete, so there is nothing to resume")
-    if resume and not (out / "last.ckpt").exists():
-        raise ConfigError(
-            f"{out} has no last.ckpt to resume from; the run had not completed an epoch, "
-            "start it again without --resume in a new folder"
-        )
+    if resume and not (out / "run.json").exists():
+        raise ConfigError(f"{out} holds no run to resume; start one without --resume")
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is not empty; choose another --out, or continue it with --resume")
 

@@ -227,6 +227,6 @@ def test_initial_dt_lies_in_the_range_of_vmamba():
     ],
 )
 def test_a_wrong_name_or_setting_is_told_with_the_right_one(name, settings, text):
-    with pytest.raises(ConfigError, match="^[^\n]*$") as caught:
+    with pytest.raises(ConfigError, match=r"^[^\n]*$") as caught:
         create_model(name, **settings)
     assert text in str(caught.value)

@@ -77,5 +77,5 @@ def test_a_finished_run_cannot_be_resumed(straight_run, make_config):
 
 
 def test_an_empty_folder_cannot_be_resumed(tmp_path, make_config):
-    with pytest.raises(ConfigError, match=r"no last.ckpt to resume from; .* without --resume"):
+    with pytest.raises(ConfigError, match=r"holds no run to resume; start one without --resume"):
         train(make_config(**RUN), tmp_path, resume=True)

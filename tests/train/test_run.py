@@ -125,7 +125,7 @@ def test_every_epoch_is_reported_once_with_its_scores(tmp_path, make_config):
     ("call", "match"),
     [
         ({}, r"run is not empty; choose another --out, or continue it with --resume"),
-        ({"resume": True}, r"run has no last.ckpt to resume from"),
+        ({"resume": True}, r"run holds no run to resume"),
     ],
 )
 def test_a_folder_that_holds_something_else_is_refused(tmp_path, make_config, call, match):
