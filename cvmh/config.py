@@ -77,6 +77,8 @@ class TrainSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0)
     final_learning_rate: float = Field(1e-5, ge=0)
     weight_decay: float = Field(0.05, ge=0)
+    # Below AdamW's customary 0.999, because short runs learn faster with a shorter memory.
+    beta2: float = Field(0.98, gt=0, lt=1)
     warmup: float = Field(0.05, ge=0, lt=1)
     cross_entropy: float = Field(1.0, ge=0)
     dice: float = Field(1.0, ge=0)

@@ -22,10 +22,25 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class SegmentationModule(lightning.LightningModule):
-    """Train a network on batches (image (B, bands, H, W), label (B, H, W), index (B,))."""
+    """Train a network on batches (image (B, bands, H, W), label (B, H, W), index (B,)).
 
-    def __init__(self, network: nn.Module, classes: ClassTable, settings: TrainSettings) -> None:
+    Args:
+        network: maps images to logits (B, classes, H, W).
+        classes: the class table.
+        settings: how to train.
+        fused: update all parameters in one pass, which is faster; not under mixed precision.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: ClassTable,
+        settings: TrainSettings,
+        *,
+        fused: bool = False,
+    ) -> None:
         super().__init__()
+        self.fused = fused
         self.network = network
         self.classes = classes
         self.settings = settings
@@ -48,9 +63,12 @@ class SegmentationModule(lightning.LightningModule):
             {"params": decayed, "weight_decay": self.settings.weight_decay},
             {"params": free, "weight_decay": 0.0},
         ]
-        # One fused pass over all parameters; under mixed precision Lightning could not clip it.
-        fused = self.trainer.precision == "32-true"
-        return torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=fused)
+        return torch.optim.AdamW(
+            groups,
+            lr=self.settings.learning_rate,
+            betas=(0.9, self.settings.beta2),
+            fused=self.fused,
+        )
 
     def on_train_epoch_start(self) -> None:
         """Seed torch by the epoch, so that a resumed run draws the same numbers."""

@@ -85,7 +85,9 @@ def train(
     make_folder(out)
     write_complete(out / "config.yaml", config.to_yaml())
     _write_state(out, training, state="training", command=command)
-    module = SegmentationModule(network, data.classes, config.train)
+    # Lightning cannot clip the gradients of a fused optimiser under mixed precision.
+    fused = precision == "32-true"
+    module = SegmentationModule(network, data.classes, config.train, fused=fused)
     record = Record(out, save_best=_bundle_writer(out, config, data, training), report=report)
     with _quiet(), _interruptible():
         trainer = _trainer(
