@@ -38,7 +38,8 @@ HOMES = {
     "segmentation_models_pytorch": ("models/", "train/"),
     "matplotlib": ("plots.py",),
     "triton": ("ops/_triton.py",),
-    "numba": ("ops/_numba.py",),
+    "numba": ("ops/_numba",),
+    "llvmlite": ("ops/_numba",),
     "dask": ("predict/",),
 }
 TORCH_FREE = {"version", "errors", "progress", "files", "classes", "config", "geo", "metrics"}

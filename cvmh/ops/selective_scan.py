@@ -4,7 +4,10 @@ Legend: B batch, L pixels, D channels, K paths, N states, T steps of a path, R r
 """
 
 import os
+import warnings
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 
 from torch import Tensor
 
@@ -13,12 +16,21 @@ from cvmh.ops._torch import scan_torch
 from cvmh.ops.arguments import ScanArguments, check_arguments
 from cvmh.ops.reference import scan_reference
 
+
+def _scan_numba(arguments: ScanArguments) -> Tensor:
+    # numba takes half a second to import, and is not everywhere.
+    from cvmh.ops._numba import scan_numba
+
+    return scan_numba(arguments)
+
+
 BACKENDS: dict[str, Callable[[ScanArguments], Tensor]] = {
+    "numba": _scan_numba,
     "torch": scan_torch,
     "reference": scan_reference,
 }
 # Names that a setting may hold already, for kernels that this build does not have.
-PLANNED_BACKENDS = ("numba", "triton")
+PLANNED_BACKENDS = ("triton",)
 BACKEND_VARIABLE = "CVMH_SCAN_BACKEND"
 
 
@@ -63,18 +75,19 @@ def selective_scan(
         dt_softplus: Whether dt passes a softplus, after weight and bias.
         dt_weight: Weights (K, R, D) that expand a low-rank dt.
         merge: Whether to sum over the paths.
-        backend: ``torch``, ``reference``, or ``auto``: what the environment variable
-            CVMH_SCAN_BACKEND names, else ``torch``.
+        backend: ``numba`` (CPU tensors only), ``torch``, ``reference``, or ``auto``: what the
+            environment variable CVMH_SCAN_BACKEND names, else ``numba`` on the CPU where it can
+            be imported, else ``torch``.
 
     Returns:
         (B, L, D) if merged, else (B, K, L, D); zero where no path comes by.
 
     Raises:
         ShapeError: If shapes, dtypes or devices do not fit together.
-        KernelError: If the backend is unknown or missing, A is not negative, or an order has a
-            pixel twice or out of range (values are checked on the CPU only).
+        KernelError: If the backend is unknown, missing or not for this device, A is not negative,
+            or an order has a pixel twice or out of range (values are checked on the CPU only).
     """
-    run = BACKENDS[choose_backend(backend)]
+    run = BACKENDS[choose_backend(backend, device=x.device.type)]
     arguments = ScanArguments(
         x=x,
         dt=dt,
@@ -94,20 +107,52 @@ def selective_scan(
     return run(arguments)
 
 
-def choose_backend(backend: str = "auto") -> str:
+def choose_backend(backend: str = "auto", *, device: str = "cpu") -> str:
     """Return the name of the backend that ``selective_scan`` would run.
 
+    Args:
+        backend: As of ``selective_scan``.
+        device: Type of the device that the tensors are on.
+
     Raises:
-        KernelError: If it is unknown, or known but not part of this build.
+        KernelError: If it is unknown, not part of this build, cannot be imported, or is not for
+            this device.
     """
     source = "backend"
     if backend == "auto" and os.environ.get(BACKEND_VARIABLE):
         backend, source = os.environ[BACKEND_VARIABLE], BACKEND_VARIABLE
     if backend == "auto":
-        return "torch"
+        return "numba" if device == "cpu" and _warn_if_numba_is_missing() is None else "torch"
     available = ", ".join(BACKENDS)
     if backend in PLANNED_BACKENDS:
         raise KernelError(f"{source} {backend!r} is not built yet; available: {available}")
     if backend not in BACKENDS:
         raise KernelError(f"{source} must be auto or one of {available}, got {backend!r}")
+    if backend == "numba":
+        reason = _why_not_numba()
+        if reason is not None:
+            raise KernelError(f"{source} 'numba' cannot be imported: {reason}")
+        if device != "cpu":
+            raise KernelError(f"{source} 'numba' needs tensors on the CPU, got {device}")
     return backend
+
+
+@cache
+def _why_not_numba() -> str | None:
+    """Return why numba cannot be imported, if so."""
+    try:
+        import_module("cvmh.ops._numba")
+    except ImportError as error:
+        return str(error)
+    return None
+
+
+@cache
+def _warn_if_numba_is_missing() -> str | None:
+    reason = _why_not_numba()
+    if reason is not None:
+        warnings.warn(
+            f"scans on the CPU run about ten times slower, for want of numba: {reason}",
+            stacklevel=3,
+        )
+    return reason

@@ -1,10 +1,15 @@
 """A scan that cannot run says so in one sentence, before it starts."""
 
+import importlib
+
 import pytest
 import torch
 
 from cvmh.errors import KernelError, ShapeError
 from cvmh.ops import choose_backend, selective_scan
+
+# The package exports a function of the module's name.
+scan_module = importlib.import_module("cvmh.ops.selective_scan")
 
 # What is wrong -> (the argument that replaces a good one, the sentence that must come).
 WRONG_SHAPES = {
@@ -87,24 +92,42 @@ def test_several_paths_need_an_order(make_scan):
         selective_scan(**make_scan() | {"order": None})
 
 
-@pytest.mark.parametrize("name", ["numba", "triton"])
-def test_a_backend_that_is_not_built_names_those_that_are(make_scan, name):
-    with pytest.raises(KernelError, match=f"'{name}' is not built yet; available: torch, ref"):
-        selective_scan(**make_scan(), backend=name)
+def test_a_backend_that_is_not_built_names_those_that_are(make_scan):
+    with pytest.raises(KernelError, match="'triton' is not built yet; available: numba, torch, "):
+        selective_scan(**make_scan(), backend="triton")
 
 
 def test_an_unknown_backend_names_those_that_exist(make_scan):
-    message = "backend must be auto or one of torch, reference, got 'cuda'"
+    message = "backend must be auto or one of numba, torch, reference, got 'cuda'"
     with pytest.raises(KernelError, match=message):
         selective_scan(**make_scan(), backend="cuda")
 
 
 def test_the_environment_chooses_only_where_the_caller_does_not(monkeypatch):
     monkeypatch.delenv("CVMH_SCAN_BACKEND", raising=False)
-    assert choose_backend() == "torch"
+    assert choose_backend() == choose_backend("auto", device="cpu") == "numba"
+    assert choose_backend("auto", device="cuda") == "torch"
     monkeypatch.setenv("CVMH_SCAN_BACKEND", "reference")
     assert choose_backend() == "reference"
     assert choose_backend("torch") == "torch"
     monkeypatch.setenv("CVMH_SCAN_BACKEND", "fast")
     with pytest.raises(KernelError, match="CVMH_SCAN_BACKEND must be auto or one of"):
         choose_backend()
+
+
+def test_without_numba_scans_warn_once_and_run_in_torch(monkeypatch, make_scan):
+    monkeypatch.delenv("CVMH_SCAN_BACKEND", raising=False)
+    monkeypatch.setattr(scan_module, "_why_not_numba", lambda: "No module named 'numba'")
+    scan_module._warn_if_numba_is_missing.cache_clear()
+    with pytest.warns(UserWarning, match="slower, for want of numba: No module named 'numba'"):
+        y = selective_scan(**make_scan())
+    assert torch.equal(y, selective_scan(**make_scan(), backend="torch"))
+    assert choose_backend() == "torch"
+    with pytest.raises(KernelError, match="backend 'numba' cannot be imported: No module"):
+        choose_backend("numba")
+    scan_module._warn_if_numba_is_missing.cache_clear()
+
+
+def test_numba_is_for_the_cpu():
+    with pytest.raises(KernelError, match="'numba' needs tensors on the CPU, got cuda"):
+        choose_backend("numba", device="cuda")

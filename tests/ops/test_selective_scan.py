@@ -8,7 +8,7 @@ import torch
 
 from cvmh.ops import _chunks, order_table, pruned_table, selective_scan
 
-BACKENDS = ["torch"]
+BACKENDS = ["torch", "numba"]
 SIZES = {1: (1, 1), 2: (1, 2), 63: (7, 9), 64: (4, 16), 65: (5, 13), 100: (20, 5)}
 
 # Largest error in units of the rms of the tensor, by dtype of the tensor. float32: a path of a

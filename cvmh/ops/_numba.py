@@ -1,0 +1,246 @@
+"""The selective scan on the CPU, by kernels that numba compiles.
+
+Legend: B batch, L pixels, D channels, K paths, N states, T steps of a path, R rank of dt.
+"""
+
+import ctypes
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cvmh.ops._numba_kernels import (
+    PLAN,
+    TILE,
+    compile_kernel,
+    count_scratch,
+    make_backward,
+    make_forward,
+)
+from cvmh.ops._numba_vectors import LANES
+from cvmh.ops._torch import scan_torch
+from cvmh.ops.arguments import ScanArguments
+
+# Steps between two states that are kept for the backward pass; the buffers of a chunk shall stay
+# in the cache, and with many states there are more of them.
+CHUNK, CHUNK_OF_MANY_STATES, MANY_STATES = 64, 32, 4
+# A compilation that takes longer than this is worth a line to the user.
+NOTICED_SECONDS = 1.0
+
+
+def scan_numba(arguments: ScanArguments) -> Tensor:
+    """Return the scan of checked CPU tensors, differentiable once.
+
+    Recurrence: h = exp(A G) h + dt B x, y = sum over N of C h + D x, with G = dt + gap gap_dt.
+    State, decay and sums are float32. Scans with a float64 input go to the torch backend.
+
+    Returns:
+        (B, L, D) if merged, else (B, K, L, D), zero where no path comes by.
+    """
+    if arguments.accumulator == torch.float64:
+        return scan_torch(arguments)
+    order, gap = arguments.order, arguments.gap
+    if order is None:
+        order = torch.arange(arguments.x.shape[1])[None]
+    return _Scan.apply(
+        *(arguments.x, arguments.dt, arguments.A, arguments.B, arguments.C),
+        *(arguments.D, arguments.gap_dt, arguments.dt_bias, arguments.dt_weight),
+        order.to(torch.int32).contiguous(),
+        None if gap is None else gap.to(torch.int32).contiguous(),
+        *(arguments.dt_softplus, arguments.merge),
+    )
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        *tensors, order, gap, softplus, merge = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.rest = (order, gap, softplus, merge)
+        problem = _Problem.of(tensors, *ctx.rest)
+        ctx.states = problem.new_states() if any(ctx.needs_input_grad) else None
+        y = problem.new_output()
+        problem.run(make_forward, y=y, states=ctx.states)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        given = ctx.saved_tensors
+        results = _propagate(_Problem.of(given, *ctx.rest), ctx.states, grad)
+        typed = (
+            None if tensor is None else result.to(tensor.dtype)
+            for tensor, result in zip(given, results, strict=True)
+        )
+        return (*typed, None, None, None, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Problem:
+    """A scan whose tensors are as the kernels read them: float32, and packed where they ask."""
+
+    x: Tensor
+    dt: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    gap_dt: Tensor | None
+    dt_bias: Tensor | None
+    dt_weight: Tensor | None
+    order: Tensor
+    gap: Tensor | None
+    softplus: bool
+    merge: bool
+
+    @classmethod
+    def of(cls, tensors: Any, order: Tensor, gap: Any, softplus: bool, merge: bool) -> "_Problem":
+        """Convert the differentiable arguments of a scan, in the order of their gradients."""
+        x, dt, A, B, C = (tensor.float() for tensor in tensors[:5])
+        D, gap_dt, dt_bias, dt_weight = (
+            None if tensor is None else tensor.float().contiguous() for tensor in tensors[5:]
+        )
+        return cls(
+            x=x.contiguous(),
+            dt=dt.contiguous() if dt_weight is None else dt,
+            A=A.contiguous(),
+            B=B,
+            C=C,
+            D=D,
+            gap_dt=gap_dt,
+            dt_bias=dt_bias,
+            dt_weight=dt_weight,
+            order=order,
+            gap=gap,
+            softplus=softplus,
+            merge=merge,
+        )
+
+    @property
+    def rank(self) -> int:
+        """R, or 0 where dt is given for each channel."""
+        return 0 if self.dt_weight is None else self.dt_weight.shape[1]
+
+    @property
+    def chunk(self) -> int:
+        """Steps of a chunk."""
+        return CHUNK if self.A.shape[2] < MANY_STATES else CHUNK_OF_MANY_STATES
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles that the channels are cut into."""
+        return -(-self.x.shape[2] // TILE)
+
+    def new_output(self) -> Tensor:
+        """Return a map of zeros, (B, L, D) or unmerged (B, K, L, D)."""
+        num_batch, length, num_channels = self.x.shape
+        if self.merge:
+            return self.x.new_zeros(num_batch, length, num_channels)
+        return self.x.new_zeros(num_batch, self.A.shape[0], length, num_channels)
+
+    def new_states(self) -> Tensor:
+        """Return room for the states before all chunks."""
+        num_paths, num_channels, num_states = self.A.shape
+        num_chunks = -(-self.order.shape[-1] // self.chunk)
+        lanes = -(-num_channels // LANES) * LANES
+        return self.x.new_empty(self.x.shape[0] * num_paths * num_chunks * num_states * lanes)
+
+    def run(self, kernel: Callable[[int], Any], *, y: Tensor, **others: Tensor | None) -> None:
+        """Run a kernel; ``others`` are what it reads or writes besides the inputs and ``y``."""
+        num_batch, length, num_channels = self.x.shape
+        num_paths, _, num_states = self.A.shape
+        num_jobs = num_batch * self.num_tiles
+        if num_jobs == 0 or num_paths == 0:
+            return
+        num_threads = 1
+        size = count_scratch(self.chunk, num_channels, num_states, self.rank)
+        scratch = self.x.new_empty(num_threads * size)
+        counters = torch.zeros(2, dtype=torch.int64)
+        names = ("x", "A", "D", "gap_dt", "dt_bias", "dt_weight", "order", "gap")
+        tensors = {name: getattr(self, name) for name in names} | others
+        tensors |= {"dt": self.dt, "B": self.B, "C": self.C, "y": y}
+        values = {name: _address(value) for name, value in tensors.items()}
+        values |= {
+            "counters": _address(counters),
+            "num_jobs": num_jobs,
+            "scratch": _address(scratch),
+            "scratch_size": size,
+            "chunk": self.chunk,
+            "num_channels": num_channels,
+            "num_paths": num_paths,
+            "num_states": num_states,
+            "num_steps": self.order.shape[-1],
+            "length": length,
+            "rank": self.rank,
+            "softplus": self.softplus,
+            "order_image": self.order.stride(0) if self.order.dim() == 3 else 0,
+            "y_image": y.stride(0),
+            "y_path": 0 if self.merge else y.stride(1),
+        }
+        for name, last in (("dt", "rank"), ("B", "state"), ("C", "state")):
+            strides = getattr(self, name).stride()
+            for axis, stride in zip(("image", "path", "pixel", last), strides, strict=True):
+                values[f"{name}_{axis}"] = stride
+        plan = np.zeros(1, dtype=PLAN)
+        for name, value in values.items():
+            plan[name] = value
+        _entry(kernel)(plan.ctypes.data)
+
+
+def _propagate(problem: _Problem, states: Tensor, grad: Tensor) -> list[Tensor]:
+    """Return the gradients of the nine differentiable arguments, given that of the output."""
+    num_batch, length, num_channels = problem.x.shape
+    num_paths, _, num_states = problem.A.shape
+    rank, new_zeros = problem.rank, problem.x.new_zeros
+    narrow_size, num_small = rank + 2 * num_states, num_states + 3 + rank
+    grad_x = torch.zeros_like(problem.x)
+    grad_dt = torch.zeros_like(problem.dt) if rank == 0 else None
+    narrow = new_zeros(problem.num_tiles, num_batch, num_paths, length, narrow_size)
+    small = new_zeros(num_batch, num_paths, num_small, num_channels)
+    problem.run(
+        make_backward,
+        y=grad.float().contiguous(),
+        states=states,
+        grad_x=grad_x,
+        grad_dt=grad_dt,
+        grad_narrow=narrow,
+        grad_small=small,
+    )
+    grad_low, grad_B, grad_C = narrow.sum(dim=0).split([rank, num_states, num_states], dim=-1)
+    sizes = [num_states, 1, 1, 1, rank]
+    grad_A, *singles, grad_weight = small.sum(dim=0).split(sizes, dim=1)
+    return [
+        grad_x,
+        grad_low if grad_dt is None else grad_dt,
+        grad_A.transpose(1, 2),
+        *(grad_B, grad_C),
+        *(single[:, 0] for single in singles),
+        grad_weight,
+    ]
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+@cache
+def _entry(kernel: Callable[[int], Any]) -> Callable[[int], None]:
+    """Return a kernel compiled for this machine, to be called with the address of a plan."""
+    start = time.perf_counter()
+    machine_code = compile_kernel(kernel)
+    seconds = time.perf_counter() - start
+    if seconds > NOTICED_SECONDS:
+        logging.getLogger("cvmh").info(
+            "compiled the scan for this machine in %.1f s; later runs find it in a cache", seconds
+        )
+    # Lives as long as the process, since a ctypes function does not keep its code alive.
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(machine_code.address)
+    function.machine_code = machine_code  # type: ignore[attr-defined]
+    return function
