@@ -3,7 +3,6 @@
 Legend: B batch, L pixels, D channels, K paths, N states, T steps of a path, R rank of dt.
 """
 
-import ctypes
 import logging
 import time
 from collections.abc import Callable
@@ -18,12 +17,12 @@ from torch.autograd.function import once_differentiable
 
 from cvmh.ops._numba_kernels import (
     PLAN,
-    TILE,
     compile_kernel,
     count_scratch,
     make_backward,
     make_forward,
 )
+from cvmh.ops._numba_threads import FUNCTION, Function, count_threads, run_on_threads
 from cvmh.ops._numba_vectors import LANES
 from cvmh.ops._torch import scan_torch
 from cvmh.ops.arguments import ScanArguments
@@ -31,6 +30,11 @@ from cvmh.ops.arguments import ScanArguments
 # Steps between two states that are kept for the backward pass; the buffers of a chunk shall stay
 # in the cache, and with many states there are more of them.
 CHUNK, CHUNK_OF_MANY_STATES, MANY_STATES = 64, 32, 4
+# Widest tile of channels. A few images are cut into more tiles, for the sake of threads, but into
+# none narrower than half of it: each tile gathers B and C again.
+TILE, ENOUGH_JOBS = 96, 8
+# Nanoseconds for one channel of one step, without states and for each state, and of a long pass.
+FIXED_COST, STATE_COST, LONG = 2.0, 0.5, 1e6
 # A compilation that takes longer than this is worth a line to the user.
 NOTICED_SECONDS = 1.0
 
@@ -134,9 +138,23 @@ class _Problem:
         return CHUNK if self.A.shape[2] < MANY_STATES else CHUNK_OF_MANY_STATES
 
     @property
+    def tile(self) -> int:
+        """Channels of a tile, a multiple of LANES."""
+        num_batch, _, num_channels = self.x.shape
+        wanted = min(ENOUGH_JOBS // max(num_batch, 1), num_channels // (TILE // 2))
+        num_tiles = max(-(-num_channels // TILE), wanted, 1)
+        return -(-num_channels // (num_tiles * LANES)) * LANES
+
+    @property
     def num_tiles(self) -> int:
         """Tiles that the channels are cut into."""
-        return -(-self.x.shape[2] // TILE)
+        return -(-self.x.shape[2] // self.tile)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a forward pass takes so long that threads are worth waking: about 1 ms."""
+        lanes = self.x.shape[0] * self.A.shape[0] * self.order.shape[-1] * self.x.shape[2]
+        return lanes * (FIXED_COST + self.A.shape[2] * STATE_COST) > LONG
 
     def new_output(self) -> Tensor:
         """Return a map of zeros, (B, L, D) or unmerged (B, K, L, D)."""
@@ -159,8 +177,8 @@ class _Problem:
         num_jobs = num_batch * self.num_tiles
         if num_jobs == 0 or num_paths == 0:
             return
-        num_threads = 1
-        size = count_scratch(self.chunk, num_channels, num_states, self.rank)
+        num_threads = count_threads(num_jobs) if self.is_long else 1
+        size = count_scratch(self.chunk, self.tile, num_states, self.rank)
         scratch = self.x.new_empty(num_threads * size)
         counters = torch.zeros(2, dtype=torch.int64)
         names = ("x", "A", "D", "gap_dt", "dt_bias", "dt_weight", "order", "gap")
@@ -173,6 +191,7 @@ class _Problem:
             "scratch": _address(scratch),
             "scratch_size": size,
             "chunk": self.chunk,
+            "tile": self.tile,
             "num_channels": num_channels,
             "num_paths": num_paths,
             "num_states": num_states,
@@ -191,7 +210,7 @@ class _Problem:
         plan = np.zeros(1, dtype=PLAN)
         for name, value in values.items():
             plan[name] = value
-        _entry(kernel)(plan.ctypes.data)
+        run_on_threads(_entry(kernel), plan.ctypes.data, num_threads)
 
 
 def _propagate(problem: _Problem, states: Tensor, grad: Tensor) -> list[Tensor]:
@@ -231,7 +250,7 @@ def _address(tensor: Tensor | None) -> int:
 
 
 @cache
-def _entry(kernel: Callable[[int], Any]) -> Callable[[int], None]:
+def _entry(kernel: Callable[[int], Any]) -> Function:
     """Return a kernel compiled for this machine, to be called with the address of a plan."""
     start = time.perf_counter()
     machine_code = compile_kernel(kernel)
@@ -240,7 +259,7 @@ def _entry(kernel: Callable[[int], Any]) -> Callable[[int], None]:
         logging.getLogger("cvmh").info(
             "compiled the scan for this machine in %.1f s; later runs find it in a cache", seconds
         )
-    # Lives as long as the process, since a ctypes function does not keep its code alive.
-    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(machine_code.address)
+    function = FUNCTION(machine_code.address)
+    # A ctypes function does not keep its code alive.
     function.machine_code = machine_code  # type: ignore[attr-defined]
     return function

@@ -32,8 +32,6 @@ from cvmh.ops._numba_vectors import (
     take_ticket,
 )
 
-# Widest tile of channels: a chunk of 64 steps of it is 16 KiB.
-TILE = 64
 LN_2 = 1 / LOG2_E
 # What a kernel is told. Names of tensors are addresses, 0 for one that was not given; "B_path" and
 # the like are strides in elements, where the sizes do not give them.
@@ -41,7 +39,7 @@ PLAN = np.dtype(
     [
         (name, np.int64)
         for name in (
-            *("counters", "num_jobs", "scratch", "scratch_size", "chunk"),
+            *("counters", "num_jobs", "scratch", "scratch_size", "chunk", "tile"),
             *("num_channels", "num_paths", "num_states", "num_steps", "length", "rank"),
             *("softplus", "order", "order_image", "gap", "x", "y", "y_image", "y_path"),
             *("dt", "dt_image", "dt_path", "dt_pixel", "dt_rank"),
@@ -55,9 +53,9 @@ PLAN = np.dtype(
 ENTRY = types.void(types.CPointer(from_dtype(PLAN)))
 
 
-def count_scratch(chunk: int, num_channels: int, num_states: int, rank: int) -> int:
+def count_scratch(chunk: int, tile: int, num_states: int, rank: int) -> int:
     """Return how many floats of scratch memory a thread needs, for either kernel."""
-    num_vectors = -(-min(num_channels, TILE) // LANES)
+    num_vectors = tile // LANES
     columns = 3 * num_vectors + 7 + 2 * num_states + rank
     scalars = (2 + 2 * num_states + rank) * chunk
     small = 2 * (2 * num_states + 3 + rank) * num_vectors * LANES
@@ -198,8 +196,8 @@ def _gather_chunk(plan, image, path, start, pixels, gaps, low, B, C):
 @njit
 def _run_forward_job(plan, image, tile, scratch):
     chunk, length, rank, num_states = plan.chunk, plan.length, plan.rank, plan.num_states
-    first = tile * TILE
-    width = min(TILE, plan.num_channels - first)
+    first = tile * plan.tile
+    width = min(plan.tile, plan.num_channels - first)
     num_vectors = (width + LANES - 1) // LANES
     row_size, column_size = num_vectors * LANES, chunk * LANES
     num_chunks = (plan.num_steps + chunk - 1) // chunk
@@ -294,8 +292,8 @@ def _states_of(plan, image, path, first, width, num_chunks):
 @njit
 def _run_backward_job(plan, image, tile, num_tiles, scratch):
     chunk, length, rank, num_states = plan.chunk, plan.length, plan.rank, plan.num_states
-    first = tile * TILE
-    width = min(TILE, plan.num_channels - first)
+    first = tile * plan.tile
+    width = min(plan.tile, plan.num_channels - first)
     num_vectors = (width + LANES - 1) // LANES
     row_size, column_size = num_vectors * LANES, chunk * LANES
     num_chunks = (plan.num_steps + chunk - 1) // chunk
@@ -477,7 +475,7 @@ def make_forward(stamp):
 
     def run_forward(plans):
         plan = carray(plans, 1)[0]
-        num_tiles = (plan.num_channels + TILE - 1) // TILE
+        num_tiles = (plan.num_channels + plan.tile - 1) // plan.tile
         scratch = _at(plan.scratch, take_ticket(plan.counters, 0) * plan.scratch_size)
         job = take_ticket(plan.counters, 1)
         while stamp and job < plan.num_jobs:
@@ -497,7 +495,7 @@ def make_backward(stamp):
 
     def run_backward(plans):
         plan = carray(plans, 1)[0]
-        num_tiles = (plan.num_channels + TILE - 1) // TILE
+        num_tiles = (plan.num_channels + plan.tile - 1) // plan.tile
         scratch = _at(plan.scratch, take_ticket(plan.counters, 0) * plan.scratch_size)
         job = take_ticket(plan.counters, 1)
         while stamp and job < plan.num_jobs:

@@ -65,6 +65,12 @@ def test_odd_lengths_and_state_sizes(backend, make_scan, length, N):
     check(make_scan(*SIZES[length], D=D, N=N), backend)
 
 
+@pytest.mark.parametrize("D", [1, 5, 13, 50, 100, 197])
+def test_any_number_of_channels(backend, make_scan, D):
+    check(make_scan(3, 5, D=D, N=1, rank=2, softplus=True), backend)
+    check(make_scan(3, 5, B=1, D=D, N=2), backend, merge=False)
+
+
 @pytest.mark.parametrize("merge", [True, False], ids=["merged", "apart"])
 @pytest.mark.parametrize("softplus", [False, True], ids=["plain", "softplus"])
 @pytest.mark.parametrize("rank", [None, 3], ids=["full", "low-rank"])
@@ -160,6 +166,16 @@ def test_what_is_not_finite_reaches_all_later_pixels_and_no_earlier_one(
         assert not y[0, 11].isfinite().any()
     else:
         assert not y[0, 11:].isfinite().any()
+
+
+@pytest.mark.parametrize("name", ["x", "dt", "B", "C"])
+def test_what_is_not_finite_stays_in_its_image(backend, make_scan, name):
+    arguments = make_scan(10, 9, D=5, rank=2, softplus=True)
+    value = arguments[name].clone()
+    value[0] = float("nan")
+    results = run(arguments | {name: value}, backend=backend)
+    for result in ("y", "x", "dt", "B", "C"):
+        assert results[result][1].isfinite().all(), result
 
 
 def test_steps_of_zero_hold_the_state(backend, make_scan):

@@ -1,0 +1,121 @@
+"""The numba backend on threads, in forked processes, and on its first call.
+
+That its results are right is shown in test_selective_scan.py.
+"""
+
+import logging
+
+import pytest
+import torch
+
+from cvmh.ops import _numba, _numba_threads, selective_scan
+
+PREPARE = """
+import torch
+from cvmh.ops import _numba, _numba_threads, selective_scan
+_numba.LONG = 0
+torch.set_num_threads(2)
+generator = torch.Generator().manual_seed(0)
+x, dt = (torch.rand(4, 1, 90, 24, generator=generator) for _ in range(2))
+B, C = (torch.rand(4, 1, 90, 2, generator=generator) for _ in range(2))
+A = -torch.rand(1, 24, 2, generator=generator)
+def scan():
+    return selective_scan(x[:, 0], dt, A, B, C, backend="numba")
+if _numba_threads._parallel() is not None:
+    assert _numba_threads.count_threads(4) == 2
+expected = scan()
+"""
+SITUATIONS = {
+    "a forked process": """
+import os
+pid = os.fork()
+if pid == 0:
+    assert _numba_threads.count_threads(4) == 1
+    os._exit(0 if torch.equal(scan(), expected) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+""",
+    "workers of a data loader": """
+class Scans(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+    def __getitem__(self, index):
+        return scan()
+for batch in torch.utils.data.DataLoader(Scans(), num_workers=2, multiprocessing_context="fork"):
+    assert torch.equal(batch[0], expected)
+""",
+    "threads of Python": """
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(4) as pool:
+    for result in pool.map(lambda _: scan(), range(40)):
+        assert torch.equal(result, expected)
+""",
+}
+
+
+@pytest.fixture
+def set_threads(monkeypatch):
+    """Return a function that sets torch's number of threads, and let short scans use them."""
+    monkeypatch.setattr(_numba, "LONG", 0)
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(_numba_threads._parallel() is None, reason="torch brings no GNU OpenMP")
+@pytest.mark.parametrize("num_batch, D", [(1, 100), (3, 20)])
+def test_results_do_not_depend_on_the_number_of_threads(make_scan, set_threads, num_batch, D):
+    arguments = make_scan(9, 12, B=num_batch, D=D, rank=3, softplus=True, gaps=True)
+    tensors = [value for value in arguments.values() if isinstance(value, torch.Tensor)]
+    leaves = [value.requires_grad_() for value in tensors if value.is_floating_point()]
+    results = []
+    for num_threads in (1, 2, 3):
+        set_threads(num_threads)
+        assert _numba_threads.count_threads(8) == num_threads
+        y = selective_scan(**arguments, backend="numba")
+        results.append([y, *torch.autograd.grad(y, leaves, torch.sin(y.detach()))])
+    for several in results[1:]:
+        assert all(map(torch.equal, results[0], several))
+
+
+def test_short_scans_do_not_wake_threads(make_scan, monkeypatch):
+    asked = []
+    monkeypatch.setattr(_numba, "count_threads", lambda num_jobs: asked.append(num_jobs) or 1)
+    selective_scan(**make_scan(), backend="numba")
+    assert asked == []
+    selective_scan(**make_scan(64, 64, D=96, N=4), backend="numba")
+    assert asked == [4]
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_scans_run_after_a_parallel_one_in(situation, start_python):
+    process = start_python("-c", PREPARE + SITUATIONS[situation])
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+
+
+def test_numba_is_not_imported_before_a_scan(start_python):
+    code = "import sys, cvmh.ops, cvmh.models.zoo; assert 'numba' not in sys.modules"
+    process = start_python("-c", code)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+
+
+def test_a_long_compilation_is_told(monkeypatch, caplog):
+    monkeypatch.setattr(_numba, "NOTICED_SECONDS", 0)
+    with caplog.at_level(logging.INFO, logger="cvmh"):
+        _numba._entry.__wrapped__(_numba.make_forward)
+    assert "compiled the scan for this machine in" in caplog.text
+
+
+def test_without_a_folder_for_a_cache_kernels_are_compiled(monkeypatch):
+    calls = []
+
+    def refuse_cache(signature, *, cache=False):
+        calls.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda kernel: kernel
+
+    monkeypatch.setattr("cvmh.ops._numba_kernels.cfunc", refuse_cache)
+    assert _numba.compile_kernel(_numba.make_forward) is not None
+    assert calls == [True, False]
