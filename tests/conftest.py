@@ -132,7 +132,7 @@ def make_config(easy_data):
 def finished_run(tmp_path_factory, make_config):
     """Return the folder of a run that was long enough to learn the easy data set."""
     folder = tmp_path_factory.mktemp("runs") / "easy"
-    config = make_config(data={"crops_per_epoch": 32}, train={"epochs": 6})
+    config = make_config(data={"crops_per_epoch": 32}, train={"epochs": 8})
     train(config, folder, device="cpu", command="cvmh train --of-the-tests")
     return folder
 

@@ -16,14 +16,21 @@ CRS = "EPSG:32632"
 
 
 def write_scene(
-    seed: int, image: Path, labels: Path, *, height: int, width: int, gsd: float
+    seed: int,
+    image: Path,
+    labels: Path,
+    *,
+    height: int,
+    width: int,
+    gsd: float,
+    flight: int | None = None,
 ) -> None:
     """Make the scene of a seed and write its image (nodata 0) and its labels (nodata 255).
 
     Raises:
         RasterError: a file cannot be written.
     """
-    scene = make_scene(seed, height=height, width=width, gsd=gsd)
+    scene = make_scene(seed, height=height, width=width, gsd=gsd, flight=flight)
     easting, northing = scene_origin(seed)
     transform = Affine(gsd, 0, easting, 0, -gsd, northing)
     write_raster(
@@ -47,6 +54,7 @@ def write_synthetic(
     height: int = 1024,
     width: int = 1024,
     gsd: float = 0.25,
+    flight: int | None = None,
     progress: Progress = silent,
 ) -> None:
     """Write a folder data set of synthetic scenes; the last fifth, at least one, is for validation.
@@ -58,6 +66,7 @@ def write_synthetic(
         height: rows of each scene.
         width: columns of each scene.
         gsd: ground sampling distance in metres per pixel.
+        flight: makes all scenes tiles of one survey, see ``make_scene``.
         progress: receives the scenes that are done.
 
     Raises:
@@ -78,6 +87,7 @@ def write_synthetic(
             height=height,
             width=width,
             gsd=gsd,
+            flight=flight,
         )
         rows.append(f"{stem},{'train' if number < first_val else 'val'}")
         progress("scenes", number + 1, num_scenes, "scenes")

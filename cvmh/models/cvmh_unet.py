@@ -38,6 +38,8 @@ class CVMHUNetSettings(Settings):
     # From the deepest level up.
     decoder_depths: Four = (2, 2, 2, 1)
     patch: Literal[2, 4] = 4
+    # Channels at full resolution; None: the first width / patch, as in the paper.
+    head_width: int | None = Field(None, ge=1)
     # "cvss" has the local branch, attentions and E-FFN; "vss" is the plain block of VM-UNet.
     block: Literal["cvss", "vss"] = "cvss"
     residual_wrap: bool = True
@@ -81,7 +83,8 @@ class CVMHUNet(nn.Module):
         self.decoder = nn.ModuleList(_stages(settings, upwards, settings.decoder_depths, falling))
         self.expand = nn.ModuleList(PatchExpanding(c, c_out) for c, c_out in pairwise(upwards))
         self.fuse = nn.ModuleList(_fusion(settings, level) for level in reversed(range(NUM_LEVELS)))
-        self.head = FinalProjection(widths[0], settings.num_classes, settings.patch)
+        inner = settings.head_width or widths[0] // settings.patch
+        self.head = FinalProjection(widths[0], inner, settings.num_classes, settings.patch)
         self.apply(partial(_initialise, std=settings.init_std))
 
     @property

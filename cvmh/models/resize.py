@@ -57,9 +57,8 @@ class PatchExpanding(nn.Module):
 class FinalProjection(nn.Module):
     """Restore full resolution and give logits: expand by the patch size, 1x1 convolution."""
 
-    def __init__(self, channels: int, num_classes: int, patch: int) -> None:
+    def __init__(self, channels: int, inner: int, num_classes: int, patch: int) -> None:
         super().__init__()
-        inner = channels // patch
         self.expand = PatchExpanding(channels, inner, patch)
         self.classify = nn.Conv2d(inner, num_classes, 1)
 

@@ -66,9 +66,11 @@ PRESETS: Mapping[str, Preset] = {
     "cvmh_unet_nano": Preset(
         build=_cvmh_unet,
         settings={
-            "widths": (32, 64, 128, 192),
-            "encoder_depths": (1, 2, 2, 2),
-            "decoder_depths": (2, 2, 1, 1),
+            "patch": 2,
+            "head_width": 16,
+            "widths": (16, 32, 64, 128),
+            "encoder_depths": (1, 1, 2, 2),
+            "decoder_depths": (2, 1, 1, 1),
             "d_state": 1,
             "expand": 0.5,
             "num_frequencies": 4,

@@ -52,7 +52,7 @@ def test_a_bundle_is_described_by_its_header(tiny_bundle):
 def test_a_finished_run_is_described_by_its_record(finished_run, easy_data):
     facts = describe(finished_run)
     assert (facts["kind"], facts["state"]) == ("run", "finished")
-    assert (facts["epochs"], facts["root"]) == ("6 of 6", str(easy_data))
+    assert (facts["epochs"], facts["root"]) == ("8 of 8", str(easy_data))
     assert facts["bundle"] == str(finished_run / "best.safetensors")
     assert facts["best"]["val_miou"] > 0.9
 
