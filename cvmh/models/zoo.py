@@ -66,9 +66,8 @@ PRESETS: Mapping[str, Preset] = {
     "cvmh_unet_nano": Preset(
         build=_cvmh_unet,
         settings={
-            "patch": 2,
             "head_width": 16,
-            "widths": (16, 32, 64, 128),
+            "widths": (48, 96, 144, 192),
             "encoder_depths": (1, 1, 2, 2),
             "decoder_depths": (2, 1, 1, 1),
             "d_state": 1,
