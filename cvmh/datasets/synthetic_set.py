@@ -23,14 +23,13 @@ def write_scene(
     height: int,
     width: int,
     gsd: float,
-    flight: int | None = None,
 ) -> None:
     """Make the scene of a seed and write its image (nodata 0) and its labels (nodata 255).
 
     Raises:
         RasterError: a file cannot be written.
     """
-    scene = make_scene(seed, height=height, width=width, gsd=gsd, flight=flight)
+    scene = make_scene(seed, height=height, width=width, gsd=gsd)
     easting, northing = scene_origin(seed)
     transform = Affine(gsd, 0, easting, 0, -gsd, northing)
     write_raster(
@@ -54,7 +53,6 @@ def write_synthetic(
     height: int = 1024,
     width: int = 1024,
     gsd: float = 0.25,
-    flight: int | None = None,
     progress: Progress = silent,
 ) -> None:
     """Write a folder data set of synthetic scenes; the last fifth, at least one, is for validation.
@@ -66,7 +64,6 @@ def write_synthetic(
         height: rows of each scene.
         width: columns of each scene.
         gsd: ground sampling distance in metres per pixel.
-        flight: makes all scenes tiles of one survey, see ``make_scene``.
         progress: receives the scenes that are done.
 
     Raises:
@@ -87,7 +84,6 @@ def write_synthetic(
             height=height,
             width=width,
             gsd=gsd,
-            flight=flight,
         )
         rows.append(f"{stem},{'train' if number < first_val else 'val'}")
         progress("scenes", number + 1, num_scenes, "scenes")

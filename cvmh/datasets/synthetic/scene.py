@@ -61,12 +61,7 @@ class SceneOrigin(NamedTuple):
 
 
 def make_scene(
-    seed: int,
-    *,
-    height: int = 1024,
-    width: int = 1024,
-    gsd: float = 0.25,
-    flight: int | None = None,
+    seed: int, *, height: int = 1024, width: int = 1024, gsd: float = 0.25
 ) -> SyntheticScene:
     """Return the synthetic scene of a seed, always the same for the same size and pixel size.
 
@@ -75,8 +70,6 @@ def make_scene(
         height: pixels, 32 to 4096.
         width: pixels, 32 to 4096.
         gsd: pixel size in metres, 0.05 to 1.
-        flight: scenes of one flight share sun, season, sensor and kind of town, as the tiles of a
-            real survey do; default a flight of its own.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -84,8 +77,6 @@ def make_scene(
     _check(seed, height=height, width=width, gsd=gsd)
     streams = np.random.SeedSequence(seed).spawn(8)
     rngs = [np.random.default_rng(stream) for stream in streams]
-    if flight is not None:
-        rngs[0] = np.random.default_rng(np.random.SeedSequence(flight).spawn(1)[0])
     style = draw_style(rngs[0])
     validity = _draw_validity(rngs[1], (height, width))
     canvas = Canvas(height, width, gsd=gsd, noise=Noise(rngs[2], gsd=gsd))
