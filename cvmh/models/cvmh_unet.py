@@ -15,9 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cvmh.config import Settings
-from cvmh.models.cvss import CVSSBlock, Stage, VSSBlock, to_channels_first, to_channels_last
+from cvmh.models.cvss import CVSSBlock, Stage, VSSBlock
+from cvmh.models.layers import to_channels_first, to_channels_last
 from cvmh.models.mfms import FIXED_SIZES, MFMSBlock, MultiFrequencyBranch, MultiScaleBranch
-from cvmh.models.resize import FinalProjection, PatchEmbed, PatchExpanding, PatchMerging
+from cvmh.models.resize import (
+    PATCH,
+    ConvHead,
+    ConvStem,
+    PatchExpanding,
+    PatchMerging,
+    PatchStem,
+    ProjectionHead,
+)
 from cvmh.models.ss2d import SS2D
 
 NUM_LEVELS = 4
@@ -37,9 +46,9 @@ class CVMHUNetSettings(Settings):
     encoder_depths: Four = (2, 2, 2, 2)
     # From the deepest level up.
     decoder_depths: Four = (2, 2, 2, 1)
-    patch: Literal[2, 4] = 4
-    # Channels at full resolution; None: the first width / patch, as in the paper.
-    head_width: int | None = Field(None, ge=1)
+    # Channels at full and half resolution of a convolutional stem and head; None: the paper's patch
+    # embedding and final projection.
+    stem_widths: tuple[int, int] | None = None
     # "cvss" has the local branch, attentions and E-FFN; "vss" is the plain block of VM-UNet.
     block: Literal["cvss", "vss"] = "cvss"
     residual_wrap: bool = True
@@ -68,7 +77,7 @@ class CVMHUNet(nn.Module):
         super().__init__()
         self.settings = settings
         widths = settings.widths
-        self.embed = PatchEmbed(settings.bands, widths[0], settings.patch)
+        self.stem, self.head = _ends(settings)
         self.encoder = nn.ModuleList(
             _stages(
                 settings,
@@ -83,14 +92,12 @@ class CVMHUNet(nn.Module):
         self.decoder = nn.ModuleList(_stages(settings, upwards, settings.decoder_depths, falling))
         self.expand = nn.ModuleList(PatchExpanding(c, c_out) for c, c_out in pairwise(upwards))
         self.fuse = nn.ModuleList(_fusion(settings, level) for level in reversed(range(NUM_LEVELS)))
-        inner = settings.head_width or widths[0] // settings.patch
-        self.head = FinalProjection(widths[0], inner, settings.num_classes, settings.patch)
         self.apply(partial(_initialise, std=settings.init_std))
 
     @property
     def stride(self) -> int:
         """The multiple to which inputs are padded: the patch times 2 per merging, in pixels."""
-        return self.settings.patch * 2 ** (NUM_LEVELS - 1)
+        return PATCH * 2 ** (NUM_LEVELS - 1)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Return logits (B, num_classes, H, W) of an image (B, bands, H, W).
@@ -103,7 +110,7 @@ class CVMHUNet(nn.Module):
         if any(pad):
             image_BCHW = functional.pad(image_BCHW, (0, pad[0], 0, pad[1]), mode="replicate")
         skips = []
-        x = self.embed(image_BCHW)
+        x, finer = self.stem(image_BCHW)
         for level, stage in enumerate(self.encoder):
             skips.append(x)
             x = stage(x)
@@ -114,7 +121,7 @@ class CVMHUNet(nn.Module):
                 x = self.expand[level - 1](x)
             x = stage(x)
             x = self._fused(level, skips.pop(), x)
-        return self.head(x)[..., :height, :width]
+        return self.head(x, finer)[..., :height, :width]
 
     def _fused(self, level: int, skip_BHWC: Tensor, x_BHWC: Tensor) -> Tensor:
         fused = self.fuse[level](to_channels_first(skip_BHWC), to_channels_first(x_BHWC))
@@ -135,6 +142,14 @@ class NoSkip(nn.Module):
     def forward(self, encoder_BCHW: Tensor, decoder_BCHW: Tensor) -> Tensor:
         """Return the second of two maps (B, C, H, W)."""
         return decoder_BCHW
+
+
+def _ends(settings: CVMHUNetSettings) -> tuple[nn.Module, nn.Module]:
+    bands, channels, num_classes = settings.bands, settings.widths[0], settings.num_classes
+    if settings.stem_widths is None:
+        return PatchStem(bands, channels), ProjectionHead(channels, num_classes)
+    widths = settings.stem_widths
+    return ConvStem(bands, channels, widths), ConvHead(channels, widths, num_classes)
 
 
 def _stages(

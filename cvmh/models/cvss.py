@@ -10,17 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from cvmh.models.layers import PointwiseConv, to_channels_first, to_channels_last
 from cvmh.models.ss2d import SS2D
-
-
-def to_channels_first(x_BHWC: Tensor) -> Tensor:
-    """View (B, H, W, C) as (B, C, H, W) without moving memory."""
-    return x_BHWC.permute(0, 3, 1, 2)
-
-
-def to_channels_last(x_BCHW: Tensor) -> Tensor:
-    """View (B, C, H, W) as (B, H, W, C) without moving memory."""
-    return x_BCHW.permute(0, 2, 3, 1)
 
 
 class ChannelAttention(nn.Module):
@@ -30,9 +21,9 @@ class ChannelAttention(nn.Module):
         super().__init__()
         hidden = max(1, channels // reduction)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.squeeze = PointwiseConv(channels, hidden)
         self.activation = nn.ReLU()
-        self.excite = nn.Conv2d(hidden, channels, 1)
+        self.excite = PointwiseConv(hidden, channels)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
@@ -61,10 +52,14 @@ class EFFN(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = channels // 4
-        self.reduce = _conv_norm(channels, hidden, 1, activation=nn.ReLU6)
-        self.fine = _conv_norm(hidden, hidden, 3, groups=hidden, activation=nn.ReLU6)
-        self.coarse = _conv_norm(hidden, hidden, 5, groups=hidden, activation=nn.ReLU6)
-        self.expand = _conv_norm(hidden, channels, 1)
+        self.reduce = nn.Sequential(
+            PointwiseConv(channels, hidden, bias=False), nn.BatchNorm2d(hidden), nn.ReLU6()
+        )
+        self.fine = _depthwise(hidden, 3)
+        self.coarse = _depthwise(hidden, 5)
+        self.expand = nn.Sequential(
+            PointwiseConv(hidden, channels, bias=False), nn.BatchNorm2d(channels)
+        )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
@@ -101,12 +96,12 @@ class CVSSBlock(nn.Module):
         super().__init__()
         self.scan = VSSBlock(channels, mixer=mixer)
         self.channel_attention = ChannelAttention(channels)
-        self.local = _conv_norm(channels, channels, 3, groups=channels, activation=nn.ReLU6)
+        self.local = _depthwise(channels, 3)
         self.spatial_attention = SpatialAttention()
         self.fuse_depthwise = nn.Conv2d(
             channels, channels, 3, padding=1, groups=channels, bias=False
         )
-        self.fuse_pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        self.fuse_pointwise = PointwiseConv(channels, channels, bias=False)
         self.fuse_norm = nn.LayerNorm(channels)
         self.project = nn.Linear(channels, channels)
         self.ffn = EFFN(channels)
@@ -141,16 +136,6 @@ class Stage(nn.Module):
         return x_BHWC
 
 
-def _conv_norm(
-    channels_in: int,
-    channels_out: int,
-    size: int,
-    *,
-    groups: int = 1,
-    activation: type[nn.Module] | None = None,
-) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Conv2d(channels_in, channels_out, size, padding=size // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(channels_out),
-    ]
-    return nn.Sequential(*layers, *([activation()] if activation else []))
+def _depthwise(channels: int, size: int) -> nn.Sequential:
+    conv = nn.Conv2d(channels, channels, size, padding=size // 2, groups=channels, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU6())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cvmh.models.layers import PointwiseConv
 from cvmh.ops.dct import dct_basis, top_frequencies
 
 # FcaNet's map sizes at strides 4, 8, 16 and 32 of a 224-pixel image, for dct_size="fixed".
@@ -29,10 +30,10 @@ class PointwiseBranch(nn.Sequential):
     def __init__(self, channels: int, reduction: int = 4) -> None:
         hidden = max(1, channels // reduction)
         super().__init__(
-            nn.Conv2d(channels, hidden, 1, bias=False),
+            PointwiseConv(channels, hidden, bias=False),
             nn.BatchNorm2d(hidden),
             nn.ReLU(),
-            nn.Conv2d(hidden, channels, 1, bias=False),
+            PointwiseConv(hidden, channels, bias=False),
             nn.BatchNorm2d(channels),
         )
 

@@ -1,25 +1,31 @@
-"""Layers that change the size of a map: embedding, merging, expanding, the final projection.
+"""Layers that change the size of a map: stems, merging, expanding, heads.
 
-B batch, C channels, H W map. The forms are VM-UNet's.
+B batch, C channels, H W map. The forms are VM-UNet's; the convolutional stem and head are ours.
 """
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from cvmh.models.cvss import to_channels_first, to_channels_last
+from cvmh.models.layers import PointwiseConv, to_channels_first, to_channels_last
 
 
-class PatchEmbed(nn.Module):
-    """Cut an image into patches and project each to C channels: convolution, LayerNorm."""
+# Pixels along each side of what a stem makes one token of.
+PATCH = 4
+# The maps of a stem that its head wants beside the decoder's.
+Finer = tuple[Tensor, ...]
 
-    def __init__(self, bands: int, channels: int, patch: int) -> None:
+
+class PatchStem(nn.Module):
+    """Cut an image into patches of 4x4 and project each to C channels: convolution, LayerNorm."""
+
+    def __init__(self, bands: int, channels: int) -> None:
         super().__init__()
-        self.project = nn.Conv2d(bands, channels, patch, stride=patch)
+        self.project = nn.Conv2d(bands, channels, PATCH, stride=PATCH)
         self.norm = nn.LayerNorm(channels)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Map (B, bands, H, W) to (B, H / patch, W / patch, C)."""
-        return self.norm(to_channels_last(self.project(x_BCHW)))
+    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Finer]:
+        """Map (B, bands, H, W) to (B, H / 4, W / 4, C); there are no finer maps."""
+        return self.norm(to_channels_last(self.project(x_BCHW))), ()
 
 
 class PatchMerging(nn.Module):
@@ -40,7 +46,7 @@ class PatchMerging(nn.Module):
 
 
 class PatchExpanding(nn.Module):
-    """Enlarge a map by pixel-shuffle: Linear, shuffle, LayerNorm."""
+    """Enlarge a map: Linear to factor^2 pixels for each pixel, LayerNorm, put them in place."""
 
     def __init__(self, channels: int, channels_out: int, factor: int = 2) -> None:
         super().__init__()
@@ -50,18 +56,77 @@ class PatchExpanding(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """Map (B, H, W, C) to (B, factor H, factor W, channels_out)."""
-        x = functional.pixel_shuffle(to_channels_first(self.expand(x_BHWC)), self.factor)
-        return self.norm(to_channels_last(x))
+        batch, height, width, _ = x_BHWC.shape
+        x = self.split(x_BHWC).view(batch, height, width, self.factor, self.factor, -1)
+        return x.transpose(2, 3).reshape(batch, height * self.factor, width * self.factor, -1)
+
+    def split(self, x_BHWC: Tensor) -> Tensor:
+        """Return the pixels that come of each pixel, row by row: (B, H, W, factor^2, channels_out).
+
+        The norm acts on single pixels, so it can come before they are put in place.
+        """
+        return self.norm(self.expand(x_BHWC).unflatten(-1, (self.factor**2, -1)))
 
 
-class FinalProjection(nn.Module):
-    """Restore full resolution and give logits: expand by the patch size, 1x1 convolution."""
+class ProjectionHead(nn.Module):
+    """Restore full resolution and give logits: expand by 4, 1x1 convolution (final projection)."""
 
-    def __init__(self, channels: int, inner: int, num_classes: int, patch: int) -> None:
+    def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.expand = PatchExpanding(channels, inner, patch)
-        self.classify = nn.Conv2d(inner, num_classes, 1)
+        self.expand = PatchExpanding(channels, channels // PATCH, PATCH)
+        self.classify = PointwiseConv(channels // PATCH, num_classes)
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, num_classes, patch H, patch W)."""
-        return self.classify(to_channels_first(self.expand(x_BHWC)))
+    def forward(self, x_BHWC: Tensor, finer: Finer) -> Tensor:
+        """Map (B, H, W, C) to (B, num_classes, 4 H, 4 W)."""
+        batch, height, width, _ = x_BHWC.shape
+        # Classified before they are put in place, because logits are fewer than channels.
+        pixels = to_channels_first(self.expand.split(x_BHWC).flatten(1, 2))
+        logits = self.classify(pixels).view(batch, -1, height, width, PATCH, PATCH)
+        return logits.transpose(3, 4).reshape(batch, -1, height * PATCH, width * PATCH)
+
+
+class ConvStem(nn.Module):
+    """Reach a quarter of the resolution by three 3x3 convolutions, the last two with stride 2.
+
+    Fine texture then passes nonlinear layers before it is cut into tokens, which small networks
+    learn from in far fewer steps (Xiao et al. 2021, "Early convolutions help transformers see
+    better"), and its two finer maps carry outlines to the head.
+    """
+
+    def __init__(self, bands: int, channels: int, widths: tuple[int, int]) -> None:
+        super().__init__()
+        self.at_full = _conv_norm(bands, widths[0])
+        self.at_half = _conv_norm(widths[0], widths[1], stride=2)
+        self.project = nn.Conv2d(widths[1], channels, 3, stride=2, padding=1)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Finer]:
+        """Map (B, bands, H, W) to (B, H / 4, W / 4, C), and its maps at full and half size."""
+        full = self.at_full(x_BCHW.contiguous(memory_format=torch.channels_last))
+        half = self.at_half(full)
+        return self.norm(to_channels_last(self.project(half))), (full, half)
+
+
+class ConvHead(nn.Module):
+    """Restore full resolution in two steps of expanding, joining a stem's map, and convolving."""
+
+    def __init__(self, channels: int, widths: tuple[int, int], num_classes: int) -> None:
+        super().__init__()
+        full, half = widths
+        self.expand_half = PatchExpanding(channels, half)
+        self.at_half = _conv_norm(2 * half, half)
+        self.expand_full = PatchExpanding(half, full)
+        self.at_full = _conv_norm(2 * full, full)
+        self.classify = PointwiseConv(full, num_classes)
+
+    def forward(self, x_BHWC: Tensor, finer: Finer) -> Tensor:
+        """Map (B, H, W, C) and the maps of a :class:`ConvStem` to (B, num_classes, 4 H, 4 W)."""
+        full, half = finer
+        half = self.at_half(torch.cat([to_channels_first(self.expand_half(x_BHWC)), half], dim=1))
+        upper = self.expand_full(to_channels_last(half))
+        return self.classify(self.at_full(torch.cat([to_channels_first(upper), full], dim=1)))
+
+
+def _conv_norm(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.ReLU())

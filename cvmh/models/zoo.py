@@ -54,6 +54,7 @@ PRESETS: Mapping[str, Preset] = {
     "cvmh_unet_small": Preset(
         build=_cvmh_unet,
         settings={
+            "stem_widths": (16, 32),
             "widths": (48, 96, 192, 384),
             "d_state": 1,
             "expand": 1.0,
@@ -66,8 +67,8 @@ PRESETS: Mapping[str, Preset] = {
     "cvmh_unet_nano": Preset(
         build=_cvmh_unet,
         settings={
-            "head_width": 16,
-            "widths": (48, 96, 144, 192),
+            "stem_widths": (16, 32),
+            "widths": (32, 64, 96, 128),
             "encoder_depths": (1, 1, 2, 2),
             "decoder_depths": (2, 1, 1, 1),
             "d_state": 1,

@@ -122,35 +122,3 @@ def test_a_seed_without_a_place_is_refused():
         scene_origin(36_000)
 
 
-def sample_pixels(seed: int, num_pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    scene = scene_of(seed)
-    valid = np.flatnonzero(scene.validity)
-    chosen = np.random.default_rng(seed).choice(valid, num_pixels, replace=False)
-    return scene.image.reshape(3, -1).T[chosen], scene.labels.ravel()[chosen].astype(np.int64)
-
-
-def mean_iou(predicted: np.ndarray, truth: np.ndarray) -> float:
-    num_classes = len(ISPRS)
-    pairs = np.bincount(truth * num_classes + predicted, minlength=num_classes**2)
-    confusion = pairs.reshape(num_classes, num_classes)
-    hits = np.diag(confusion)
-    return float((hits / (confusion.sum(axis=0) + confusion.sum(axis=1) - hits)).mean())
-
-
-@pytest.mark.slow
-def test_colour_alone_does_not_solve_an_unseen_scene():
-    ensemble = pytest.importorskip("sklearn.ensemble")
-    discriminant = pytest.importorskip("sklearn.discriminant_analysis")
-    samples = [sample_pixels(seed, 30_000) for seed in (0, 1, 2)]
-    colours, labels = (np.concatenate(part) for part in zip(*samples, strict=True))
-    unseen_colours, unseen_labels = sample_pixels(3, 60_000)
-    classifiers = (
-        ensemble.RandomForestClassifier(
-            20, min_samples_leaf=20, class_weight="balanced", random_state=0
-        ),
-        ensemble.HistGradientBoostingClassifier(max_iter=30, random_state=0),
-        discriminant.QuadraticDiscriminantAnalysis(),
-    )
-    for classifier in classifiers:
-        predicted = classifier.fit(colours, labels).predict(unseen_colours)
-        assert mean_iou(predicted, unseen_labels) < 0.45, type(classifier).__name__

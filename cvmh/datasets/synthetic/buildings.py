@@ -103,7 +103,7 @@ def _light(world: World, place: Footprint, surface: Surface) -> FloatArray:
 def _cover(world: World, rng: np.random.Generator, window: Window, *, is_flat: bool) -> FloatArray:
     """Return the texture of the roofing: courses of tiles, or seams of sheets."""
     texture = world.canvas.noise.texture(rng, window.shape, grain=0.035, mottle=0.03)
-    pitch, depth = (rng.uniform(2.4, 4.0), 0.2) if is_flat else (rng.uniform(1.0, 1.3), 0.2)
+    pitch, depth = (rng.uniform(2.4, 4.0), 0.4) if is_flat else (rng.uniform(1.0, 1.3), 0.4)
     groove = np.mod(window.across, pitch) < (0.4 if is_flat else pitch / 2)
     if is_flat:
         groove |= np.mod(window.along, 2 * pitch) < 0.4

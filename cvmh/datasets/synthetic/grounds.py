@@ -87,7 +87,7 @@ def _field(world: World, plot: Plot, rng: np.random.Generator) -> None:
         spacing = rng.uniform(5.0, 10.0) * max(world.canvas.gsd, 0.2)
         rows = _stripes(plot, angle + rng.normal(0.0, 0.05), spacing)
         tramlines = np.abs(_stripes(plot, angle, rng.uniform(24.0, 40.0))) < 0.05
-        texture *= 1 + rng.uniform(0.11, 0.18) * rows - np.float32(0.15) * tramlines
+        texture *= 1 + rng.uniform(0.18, 0.28) * rows - np.float32(0.15) * tramlines
         mask = plot.mask & (strip == k)
         _paint(world, plot, mask, tint(pick(world.style.crops, rng), texture), LOW_VEGETATION)
 
@@ -99,7 +99,7 @@ def _site(world: World, plot: Plot, rng: np.random.Generator) -> None:
     blend = np.clip(0.5 + cut(noise.mottle, rng, plot.u.shape), 0.0, 1.0)
     soil = pick(SOILS, rng)[:, None, None] * blend + pick(SOILS, rng)[:, None, None] * (1 - blend)
     stones = cut(noise.grain, rng, plot.u.shape)
-    texture *= np.where(np.abs(stones) > 1.5, 1.0 + 0.16 * np.sign(stones), 1.0)
+    texture *= np.where(np.abs(stones) > 1.5, 1.0 + 0.3 * np.sign(stones), 1.0)
     for _ in range(3):
         angle, turn = rng.uniform(0, np.pi), rng.uniform(9.0, 16.0)
         way = plot.v * np.cos(angle) - plot.u * np.sin(angle) + 4.0 * np.sin(plot.u / turn)
@@ -123,7 +123,7 @@ def paint_water(world: World, plot: Plot, depth: FloatArray, rng: np.random.Gene
     """Paint water where the distance (h, w) in metres from the bank is above 0."""
     texture = world.canvas.noise.texture(rng, plot.u.shape, drift=0.05)
     wind = rng.uniform(0, np.pi)
-    ripples = 0.05 * _stripes(plot, wind, 2.3) * _stripes(plot, wind + 0.7, 3.1)
+    ripples = 0.14 * _stripes(plot, wind, 2.3) * _stripes(plot, wind + 0.7, 3.1)
     bank = np.where(depth < 1.2, np.float32(1.25), np.float32(1.0))
     colour = tint(pick(WATERS, rng), texture * bank * (1 + ripples))
     _paint(world, plot, plot.mask & (depth > 0), colour, CLUTTER)

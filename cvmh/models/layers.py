@@ -1,0 +1,30 @@
+"""What all blocks share: the two memory layouts of a map, and the point-wise convolution.
+
+Maps lie in memory channel-last, as scans, norms and matrix products want them; convolutions get a
+view. B batch, C channels, H W map.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def to_channels_first(x_BHWC: Tensor) -> Tensor:
+    """View (B, H, W, C) as (B, C, H, W) without moving memory."""
+    return x_BHWC.permute(0, 3, 1, 2)
+
+
+def to_channels_last(x_BCHW: Tensor) -> Tensor:
+    """View (B, C, H, W) as (B, H, W, C) without moving memory."""
+    return x_BCHW.permute(0, 2, 3, 1)
+
+
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 convolution, computed as one matrix product over the channel-last map."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, bias: bool = True) -> None:
+        super().__init__(channels_in, channels_out, 1, bias=bias)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Map (B, channels_in, H, W) to (B, channels_out, H, W)."""
+        x_BHWC = to_channels_last(x_BCHW)
+        return to_channels_first(functional.linear(x_BHWC, self.weight.flatten(1), self.bias))
