@@ -45,7 +45,9 @@ def parse() -> argparse.Namespace:
 
 def network(text: str) -> tuple[str, list[str]]:
     name, *options = text.split(":")
-    return name, [option if "." in option.split("=")[0] else f"train.{option}" for option in options]
+    return name, [
+        option if "." in option.split("=")[0] else f"train.{option}" for option in options
+    ]
 
 
 def start(job: tuple, arguments: argparse.Namespace) -> tuple[subprocess.Popen, Path]:

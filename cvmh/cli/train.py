@@ -86,17 +86,20 @@ def command(
                 command=command_line(),
             )
     except KeyboardInterrupt:
-        click.echo(f"cvmh: continue with: cvmh train --resume --out {out}", err=True)
+        if (out / "run.json").exists():
+            click.echo(f"cvmh: continue with: cvmh train --resume --out {out}", err=True)
         raise
     click.echo(result.bundle)
 
 
 def _recommended(written: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that the chosen network asks for, where the user has not set them."""
+    from cvmh.config import ModelSettings
     from cvmh.models.zoo import PRESETS
 
-    model = written.get("model")
-    preset = PRESETS.get(model.get("name", "")) if isinstance(model, dict) else None
+    model = written.get("model", {})
+    name = model.get("name", ModelSettings().name) if isinstance(model, dict) else None
+    preset = PRESETS.get(name) if isinstance(name, str) else None
     return {"train": {"learning_rate": preset.learning_rate}} if preset else {}
 
 

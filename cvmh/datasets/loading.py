@@ -67,6 +67,8 @@ def prepare_training(
             f"got {settings.crops_per_epoch}"
         )
     summary = summarise(data, settings.train_split, bands=settings.bands, progress=progress)
+    # For its checks: a wrong label should be found now, not after the first epoch.
+    summarise(data, settings.val_split, bands=settings.bands, progress=progress)
     train_reader = make_reader(data, settings.train_split, summary, tile=settings.tile)
     val_reader = make_reader(data, settings.val_split, summary, tile=settings.tile)
     crops = settings.crops_per_epoch or _crops_per_epoch(train_reader, settings)

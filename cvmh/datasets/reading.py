@@ -69,7 +69,7 @@ def read_image(
     A sample that holds no measurement is NaN, also where other bands of its pixel do.
     """
     pixels = raster.read(window, chosen.bands)
-    rule = Validity(raster, chosen.bands)
+    rule = Validity(raster, chosen.bands, alpha=chosen.alpha)
     validity = rule.read(window, pixels)
     missing = rule.find_missing(pixels) | ~validity
     return np.where(missing, np.float32(np.nan), pixels.astype(np.float32)), validity

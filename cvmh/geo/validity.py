@@ -26,17 +26,17 @@ ALPHA_SHARE = 0.98
 SAMPLES, SAMPLE_SIDE = 5, 256
 
 
-def find_alpha(raster: Raster) -> int | None:
+def find_alpha(raster: Raster, used: Sequence[int] = ()) -> int | None:
     """Return the number of the band that truly is alpha, None if there is none.
 
     NAIP and others ship near infrared tagged as alpha. A band counts as alpha only if nearly all
-    of its sampled values are 0 or fully opaque.
+    of its sampled values are 0 or fully opaque; a band that is used is data, whatever its tag.
 
     Raises:
         RasterError: the band cannot be read.
     """
     band = raster.tagged_alpha
-    if band is None:
+    if band is None or band in used:
         return None
     dtype = np.dtype(raster.dtype_of([band]))
     opaque = np.iinfo(dtype).max if dtype.kind in "iu" else 1
@@ -53,12 +53,13 @@ class Validity:
 
     Args:
         raster: the open raster.
-        bands: the used bands, numbered from 1; one among them is data even if tagged alpha.
+        bands: the used bands, numbered from 1.
+        alpha: the number of the alpha band, None if there is none; see :func:`find_alpha`.
     """
 
-    def __init__(self, raster: Raster, bands: Sequence[int]) -> None:
+    def __init__(self, raster: Raster, bands: Sequence[int], *, alpha: int | None) -> None:
         self._raster = raster
-        self._alpha = None if raster.tagged_alpha in bands else find_alpha(raster)
+        self._alpha = alpha
         dtype = np.dtype(raster.dtype_of(bands))
         self._nodata = [_as_pixel(raster.nodata[band - 1], dtype) for band in bands]
 

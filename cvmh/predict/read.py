@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import TilePlan, Window
-from cvmh.geo.validity import Validity
+from cvmh.geo.validity import Validity, find_alpha
 from cvmh.models.bundle import BundleCard
 
 
@@ -42,7 +42,7 @@ class TileReader:
     def __init__(self, raster: Raster, bands: Sequence[int], card: BundleCard) -> None:
         self._raster = raster
         self._bands = tuple(bands)
-        self._validity = Validity(raster, bands)
+        self._validity = Validity(raster, bands, alpha=find_alpha(raster, bands))
         self._mean = np.array(card.mean, dtype=np.float32)[:, None, None]
         self._std = np.array(card.std, dtype=np.float32)[:, None, None]
 

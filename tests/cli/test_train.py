@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cvmh.config import RunConfig
+from cvmh.config import ModelSettings, RunConfig
+from cvmh.errors import ConfigError
+from cvmh.models.zoo import PRESETS
 
 SHORT = (
     *("--set", "data.tile=32", "--set", "data.batch=4", "--set", "data.crops_per_epoch=4"),
@@ -60,3 +62,36 @@ def test_a_finished_run_is_neither_resumed_nor_replaced(train_tiny, cvmh, tmp_pa
     outcome = train_tiny("--out", "run")
     assert outcome.code == 1 and "run is not empty; choose another --out" in outcome.stderr
     assert (tmp_path / "run" / "best.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [None, "cvmh_unet_nano", "unet_resnet18"])
+def test_a_network_brings_its_learning_rate_unless_one_is_given(cvmh, easy_data, monkeypatch, name):
+    seen = []
+
+    def remember(config, out, **options):
+        seen.append(config)
+        raise ConfigError("seen")
+
+    monkeypatch.setattr("cvmh.train.train", remember)
+    given = ["train", "--dataset", "folder", "--data", easy_data]
+    given += ["--model", name] if name else []
+    cvmh(*given)
+    cvmh(*given, "--set", "train.learning_rate=0.5")
+    wanted = PRESETS[name or ModelSettings().name].learning_rate
+    assert [config.train.learning_rate for config in seen] == [wanted, 0.5]
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_an_interrupted_run_is_said_to_go_on_only_if_it_has_begun(
+    train_tiny, tmp_path, monkeypatch, has_begun
+):
+    def interrupt(config, out, **options):
+        if has_begun:
+            out.mkdir()
+            (out / "run.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cvmh.train.train", interrupt)
+    outcome = train_tiny("--out", "run")
+    assert outcome.code == 130
+    assert ("continue with: cvmh train --resume --out run" in outcome.stderr) == has_begun

@@ -140,6 +140,14 @@ def test_an_empty_split_is_refused(root):
         load(root, data={"val_split": "test"})
 
 
+def test_a_wrong_label_for_validation_is_found_before_training(make_folder, draw):
+    image, label = draw(1)
+    label[3, 4] = 77
+    root = make_folder({"a": ("train", *draw(0)), "b": ("val", image, label)})
+    with pytest.raises(DataError, match="class id 77 at row 3, column 4"):
+        load(root)
+
+
 def test_an_epoch_without_a_whole_batch_is_refused(root):
     message = "data.crops_per_epoch must be at least data.batch, 4, got 3"
     with pytest.raises(ConfigError, match=message):

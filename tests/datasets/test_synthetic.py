@@ -120,5 +120,3 @@ def test_origins_are_distinct_and_further_apart_than_the_largest_scene():
 def test_a_seed_without_a_place_is_refused():
     with pytest.raises(ConfigError, match="to have a place, got 36000"):
         scene_origin(36_000)
-
-

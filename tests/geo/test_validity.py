@@ -12,7 +12,8 @@ ALL = Window(0, 0, 2, 3)
 
 def validity_of(path, bands, window=ALL):
     with Raster(path) as raster:
-        return Validity(raster, bands).read(window, raster.read(window, bands)).tolist()
+        rule = Validity(raster, bands, alpha=find_alpha(raster, bands))
+        return rule.read(window, raster.read(window, bands)).tolist()
 
 
 def bands_of(*planes, dtype="uint8"):
@@ -49,11 +50,15 @@ def test_extreme_nodata_values_match(make_raster, dtype, nodata):
 def test_a_sample_without_measurement_is_found_in_floats_only(make_raster):
     array = bands_of([-9, 1, np.nan, 2, 3, 4], [1, 1, 1, 1, 1, 1], dtype="float32")
     with Raster(make_raster(array=array, nodata=-9)) as raster:
-        missing = Validity(raster, [1, 2]).find_missing(array)
-        assert Validity(raster, [1, 2]).read(ALL, array)[0].tolist() == [True, True, False]
+        missing = Validity(raster, [1, 2], alpha=None).find_missing(array)
+        assert Validity(raster, [1, 2], alpha=None).read(ALL, array)[0].tolist() == [
+            True,
+            True,
+            False,
+        ]
     assert missing.nonzero()[2].tolist() == [0, 2]
     with Raster(make_raster("b.tif", bands_of([0, 1, 2, 3, 4, 5]), nodata=0)) as raster:
-        assert not Validity(raster, [1]).find_missing(raster.read()).any()
+        assert not Validity(raster, [1], alpha=None).find_missing(raster.read()).any()
 
 
 def test_a_true_alpha_band_hides_where_it_is_zero(make_raster):
