@@ -37,7 +37,7 @@ HOMES = {
     "cv2": ("datasets/",),
     "segmentation_models_pytorch": ("models/", "train/"),
     "matplotlib": ("plots.py",),
-    "triton": ("ops/_triton.py",),
+    "triton": ("ops/_triton",),
     "numba": ("ops/_numba",),
     "llvmlite": ("ops/_numba",),
     "dask": ("predict/",),
