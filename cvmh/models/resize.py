@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from cvmh.models.layers import PointwiseConv, to_channels_first, to_channels_last
 
-
 # Pixels along each side of what a stem makes one token of.
 PATCH = 4
 # The maps of a stem that its head wants beside the decoder's.
