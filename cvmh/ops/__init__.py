@@ -1,7 +1,7 @@
 """Tensors in, tensors out: the selective scan, the paths it follows, and cosine bases."""
 
 from cvmh.ops.dct import FCANET_TOP16, dct_basis, top_frequencies
-from cvmh.ops.selective_scan import choose_backend, selective_scan
+from cvmh.ops.selective_scan import choose_backend, selective_scan, warm_up
 from cvmh.ops.traversal import PrunedTable, inverse_table, order_table, pruned_table
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "pruned_table",
     "selective_scan",
     "top_frequencies",
+    "warm_up",
 ]

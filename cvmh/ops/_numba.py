@@ -4,7 +4,7 @@ Legend: B batch, L pixels, D channels, K paths, N states, T steps of a path, R r
 """
 
 import logging
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cvmh.ops._numba_kernels import (
     PLAN,
@@ -22,14 +21,11 @@ from cvmh.ops._numba_kernels import (
     make_backward,
     make_forward,
 )
+from cvmh.ops._numba_sizes import LANES, chunk_size
 from cvmh.ops._numba_threads import FUNCTION, Function, count_threads, run_on_threads
-from cvmh.ops._numba_vectors import LANES
-from cvmh.ops._torch import scan_torch
+from cvmh.ops._operators import FLOATS
 from cvmh.ops.arguments import ScanArguments
 
-# Steps between two states that are kept for the backward pass; the buffers of a chunk shall stay
-# in the cache, and with many states there are more of them.
-CHUNK, CHUNK_OF_MANY_STATES, MANY_STATES = 64, 32, 4
 # Widest tile of channels. A few images are cut into more tiles, for the sake of threads, but into
 # none narrower than half of it: each tile gathers B and C again.
 TILE, ENOUGH_JOBS = 96, 8
@@ -39,51 +35,25 @@ FIXED_COST, STATE_COST, LONG = 2.0, 0.5, 1e6
 NOTICED_SECONDS = 1.0
 
 
-def scan_numba(arguments: ScanArguments) -> Tensor:
-    """Return the scan of checked CPU tensors, differentiable once.
-
-    Recurrence: h = exp(A G) h + dt B x, y = sum over N of C h + D x, with G = dt + gap gap_dt.
-    State, decay and sums are float32. Scans with a float64 input go to the torch backend.
-
-    Returns:
-        (B, L, D) if merged, else (B, K, L, D), zero where no path comes by.
-    """
-    if arguments.accumulator == torch.float64:
-        return scan_torch(arguments)
-    order, gap = arguments.order, arguments.gap
-    if order is None:
-        order = torch.arange(arguments.x.shape[1])[None]
-    return _Scan.apply(
-        *(arguments.x, arguments.dt, arguments.A, arguments.B, arguments.C),
-        *(arguments.D, arguments.gap_dt, arguments.dt_bias, arguments.dt_weight),
-        order.to(torch.int32).contiguous(),
-        None if gap is None else gap.to(torch.int32).contiguous(),
-        *(arguments.dt_softplus, arguments.merge),
-    )
+def run_forward(arguments: ScanArguments, states: Tensor) -> Tensor:
+    """Return y, and write the states before all chunks, unless there is no room for any."""
+    problem = _Problem.of(arguments)
+    y = problem.new_output()
+    problem.run(make_forward, y=y, states=states if states.numel() > 0 else None)
+    return y
 
 
-class _Scan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        *tensors, order, gap, softplus, merge = inputs
-        ctx.save_for_backward(*tensors)
-        ctx.rest = (order, gap, softplus, merge)
-        problem = _Problem.of(tensors, *ctx.rest)
-        ctx.states = problem.new_states() if any(ctx.needs_input_grad) else None
-        y = problem.new_output()
-        problem.run(make_forward, y=y, states=ctx.states)
-        return y
+def run_backward(arguments: ScanArguments, states: Tensor, grad: Tensor) -> list[Tensor]:
+    """Return the float32 gradients of the differentiable arguments that were given."""
+    results = _propagate(_Problem.of(arguments), states, grad)
+    given = (getattr(arguments, name) is not None for name in FLOATS)
+    return [result for result, is_given in zip(results, given, strict=True) if is_given]
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        given = ctx.saved_tensors
-        results = _propagate(_Problem.of(given, *ctx.rest), ctx.states, grad)
-        typed = (
-            None if tensor is None else result.to(tensor.dtype)
-            for tensor, result in zip(given, results, strict=True)
-        )
-        return (*typed, None, None, None, None)
+
+def warm_up() -> None:
+    """Compile both kernels, or read them from numba's cache, so that no scan has to."""
+    _entry(make_forward)
+    _entry(make_backward)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,26 +75,25 @@ class _Problem:
     merge: bool
 
     @classmethod
-    def of(cls, tensors: Any, order: Tensor, gap: Any, softplus: bool, merge: bool) -> "_Problem":
-        """Convert the differentiable arguments of a scan, in the order of their gradients."""
-        x, dt, A, B, C = (tensor.float() for tensor in tensors[:5])
-        D, gap_dt, dt_bias, dt_weight = (
-            None if tensor is None else tensor.float().contiguous() for tensor in tensors[5:]
-        )
+    def of(cls, arguments: ScanArguments) -> "_Problem":
+        """Convert the arguments of a scan."""
+        order, dt = arguments.order, arguments.dt.float()
+        if order is None:
+            order = torch.arange(arguments.x.shape[1])[None]
         return cls(
-            x=x.contiguous(),
-            dt=dt.contiguous() if dt_weight is None else dt,
-            A=A.contiguous(),
-            B=B,
-            C=C,
-            D=D,
-            gap_dt=gap_dt,
-            dt_bias=dt_bias,
-            dt_weight=dt_weight,
-            order=order,
-            gap=gap,
-            softplus=softplus,
-            merge=merge,
+            x=arguments.x.float().contiguous(),
+            dt=dt.contiguous() if arguments.dt_weight is None else dt,
+            A=arguments.A.float().contiguous(),
+            B=arguments.B.float(),
+            C=arguments.C.float(),
+            D=_packed(arguments.D),
+            gap_dt=_packed(arguments.gap_dt),
+            dt_bias=_packed(arguments.dt_bias),
+            dt_weight=_packed(arguments.dt_weight),
+            order=order.to(torch.int32).contiguous(),
+            gap=None if arguments.gap is None else arguments.gap.to(torch.int32).contiguous(),
+            softplus=arguments.dt_softplus,
+            merge=arguments.merge,
         )
 
     @property
@@ -135,7 +104,7 @@ class _Problem:
     @property
     def chunk(self) -> int:
         """Steps of a chunk."""
-        return CHUNK if self.A.shape[2] < MANY_STATES else CHUNK_OF_MANY_STATES
+        return chunk_size(self.A.shape[2])
 
     @property
     def tile(self) -> int:
@@ -162,13 +131,6 @@ class _Problem:
         if self.merge:
             return self.x.new_zeros(num_batch, length, num_channels)
         return self.x.new_zeros(num_batch, self.A.shape[0], length, num_channels)
-
-    def new_states(self) -> Tensor:
-        """Return room for the states before all chunks."""
-        num_paths, num_channels, num_states = self.A.shape
-        num_chunks = -(-self.order.shape[-1] // self.chunk)
-        lanes = -(-num_channels // LANES) * LANES
-        return self.x.new_empty(self.x.shape[0] * num_paths * num_chunks * num_states * lanes)
 
     def run(self, kernel: Callable[[int], Any], *, y: Tensor, **others: Tensor | None) -> None:
         """Run a kernel; ``others`` are what it reads or writes besides the inputs and ``y``."""
@@ -207,14 +169,12 @@ class _Problem:
             strides = getattr(self, name).stride()
             for axis, stride in zip(("image", "path", "pixel", last), strides, strict=True):
                 values[f"{name}_{axis}"] = stride
-        plan = np.zeros(1, dtype=PLAN)
-        for name, value in values.items():
-            plan[name] = value
+        plan = np.array([values.get(name, 0) for name in PLAN.names or ()], dtype=np.int64)
         run_on_threads(_entry(kernel), plan.ctypes.data, num_threads)
 
 
 def _propagate(problem: _Problem, states: Tensor, grad: Tensor) -> list[Tensor]:
-    """Return the gradients of the nine differentiable arguments, given that of the output."""
+    """Return the gradients of all ``FLOATS``, given that of the output."""
     num_batch, length, num_channels = problem.x.shape
     num_paths, _, num_states = problem.A.shape
     rank, new_zeros = problem.rank, problem.x.new_zeros
@@ -235,14 +195,22 @@ def _propagate(problem: _Problem, states: Tensor, grad: Tensor) -> list[Tensor]:
     grad_low, grad_B, grad_C = narrow.sum(dim=0).split([rank, num_states, num_states], dim=-1)
     sizes = [num_states, 1, 1, 1, rank]
     grad_A, *singles, grad_weight = small.sum(dim=0).split(sizes, dim=1)
-    return [
-        grad_x,
-        grad_low if grad_dt is None else grad_dt,
+    parts = [
         grad_A.transpose(1, 2),
         *(grad_B, grad_C),
         *(single[:, 0] for single in singles),
         grad_weight,
     ]
+    return [grad_x, _own(grad_low) if grad_dt is None else grad_dt, *map(_own, parts)]
+
+
+def _own(part: Tensor) -> Tensor:
+    """Return a copy of a part of a larger tensor, contiguous."""
+    return part.clone(memory_format=torch.contiguous_format)
+
+
+def _packed(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.float().contiguous()
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -252,14 +220,24 @@ def _address(tensor: Tensor | None) -> int:
 @cache
 def _entry(kernel: Callable[[int], Any]) -> Function:
     """Return a kernel compiled for this machine, to be called with the address of a plan."""
-    start = time.perf_counter()
-    machine_code = compile_kernel(kernel)
-    seconds = time.perf_counter() - start
-    if seconds > NOTICED_SECONDS:
-        logging.getLogger("cvmh").info(
-            "compiled the scan for this machine in %.1f s; later runs find it in a cache", seconds
-        )
+    # Told while it lasts: afterwards nobody wonders any more what takes so long.
+    notice = threading.Timer(NOTICED_SECONDS, _tell_of_compilation)
+    notice.daemon = True
+    notice.start()
+    try:
+        machine_code = compile_kernel(kernel)
+    finally:
+        notice.cancel()
     function = FUNCTION(machine_code.address)
     # A ctypes function does not keep its code alive.
     function.machine_code = machine_code  # type: ignore[attr-defined]
     return function
+
+
+@cache
+def _tell_of_compilation() -> None:
+    """Log one line, the first time only."""
+    logging.getLogger("cvmh").info(
+        "compiling the scan for this machine, which takes some seconds; "
+        "later runs find it in a cache"
+    )

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 
+from cvmh.ops._numba_sizes import LANES
 from cvmh.ops._numba_vectors import (
-    LANES,
     LOG2_E,
     exp2,
     fill,

@@ -15,7 +15,8 @@ from numba import types
 from numba.core.typing.templates import ConcreteTemplate, builtin_registry, signature
 from numba.extending import lower_builtin, models, register_model
 
-LANES = 8
+from cvmh.ops._numba_sizes import LANES
+
 FLOAT, INT, LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 FLOATS, INTS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT, LANES)
 

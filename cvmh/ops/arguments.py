@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from cvmh.errors import KernelError, ShapeError
 
@@ -25,6 +26,8 @@ LAYOUTS = {
     "dt_weight": "KRD",
 }
 INDICES = ("order", "gap")
+# Tensors whose values can be read; the others stand for tensors while a graph is traced.
+PLAIN = (Tensor, torch.nn.Parameter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,11 @@ class ScanArguments:
         return torch.float64 if is_double else torch.float32
 
     @property
+    def num_steps(self) -> int:
+        """Steps of a path T."""
+        return self.x.shape[1] if self.order is None else self.order.shape[-1]
+
+    @property
     def paths(self) -> Tensor:
         """The order as int64 (B, K, T), the identity path where none was given."""
         num_batch, length, _ = self.x.shape
@@ -69,7 +77,9 @@ class ScanArguments:
 def check_arguments(arguments: ScanArguments) -> None:
     """Check what a scan was given, before any work is done.
 
-    Values are looked at on the CPU only: on a CUDA device that would wait for the queue.
+    Values are looked at on the CPU only: on a CUDA device that would wait for the queue. Nor are
+    they while a graph is traced, where there are none. A table that passed is not looked at again
+    until torch has written into it.
 
     Raises:
         ShapeError: If shapes, dtypes or devices do not fit together; all shapes are named.
@@ -77,7 +87,7 @@ def check_arguments(arguments: ScanArguments) -> None:
     """
     _check_types(arguments)
     _check_shapes(arguments)
-    if arguments.x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if _has_values(arguments):
         _check_values(arguments)
 
 
@@ -87,61 +97,84 @@ def _all_shapes(arguments: ScanArguments) -> str:
 
 
 def _check_types(arguments: ScanArguments) -> None:
-    shapes = _all_shapes(arguments)
+    device = arguments.x.device
     for name, value in arguments.tensors.items():
-        if name in INDICES and value.dtype not in (torch.int32, torch.int64):
-            raise ShapeError(f"{name} must be int32 or int64, got {value.dtype}{shapes}")
-        if name not in INDICES and not value.is_floating_point():
-            raise ShapeError(f"{name} must be a floating-point tensor, got {value.dtype}{shapes}")
-        if value.device != arguments.x.device:
-            raise ShapeError(
-                f"{name} must be on the device of x, {arguments.x.device}, "
-                f"got {value.device}{shapes}"
-            )
+        wanted = None
+        if name in INDICES:
+            if value.dtype not in (torch.int32, torch.int64):
+                wanted = f"int32 or int64, got {value.dtype}"
+        elif not value.is_floating_point():
+            wanted = f"a floating-point tensor, got {value.dtype}"
+        if wanted is None and value.device != device:
+            wanted = f"on the device of x, {device}, got {value.device}"
+        if wanted is not None:
+            raise ShapeError(f"{name} must be {wanted}{_all_shapes(arguments)}")
 
 
 def _check_shapes(arguments: ScanArguments) -> None:
-    shapes = _all_shapes(arguments)
     sizes: dict[str, int] = {}
     for name, value in arguments.tensors.items():
-        letters = LAYOUTS[name]
+        letters, shape = LAYOUTS[name], value.shape
         if name == "dt" and arguments.dt_weight is not None:
             letters = "BKLR"
-        if name in INDICES and value.dim() == 3:
+        if name in INDICES and len(shape) == 3:
             letters = "BKT"
-        expected = ", ".join(f"{letter}={sizes.get(letter, 'any')}" for letter in letters)
-        fits = value.dim() == len(letters) and all(
-            sizes.setdefault(letter, size) == size
-            for letter, size in zip(letters, value.shape, strict=True)
+        fits = len(shape) == len(letters) and all(
+            sizes.get(letter, size) == size for letter, size in zip(letters, shape, strict=True)
         )
         if not fits:
-            raise ShapeError(f"{name} must be ({expected}), got {tuple(value.shape)}{shapes}")
+            expected = ", ".join(f"{letter}={sizes.get(letter, 'any')}" for letter in letters)
+            raise ShapeError(
+                f"{name} must be ({expected}), got {tuple(shape)}{_all_shapes(arguments)}"
+            )
+        sizes.update(zip(letters, shape, strict=True))
+    reason = None
     if arguments.order is None and sizes["K"] != 1:
-        raise ShapeError(f"order is required for K={sizes['K']} paths, got None{shapes}")
-    if (arguments.gap is None) != (arguments.gap_dt is None):
-        raise ShapeError(f"gap and gap_dt must be given together{shapes}")
-    if arguments.gap is not None and (
+        reason = f"order is required for K={sizes['K']} paths, got None"
+    elif (arguments.gap is None) != (arguments.gap_dt is None):
+        reason = "gap and gap_dt must be given together"
+    elif arguments.gap is not None and (
         arguments.order is None or arguments.gap.shape != arguments.order.shape
     ):
-        raise ShapeError(f"gap must have the shape of order{shapes}")
+        reason = "gap must have the shape of order"
+    if reason is not None:
+        raise ShapeError(f"{reason}{_all_shapes(arguments)}")
+
+
+def _has_values(arguments: ScanArguments) -> bool:
+    return (
+        arguments.x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and all(type(value) in PLAIN for value in arguments.tensors.values())
+    )
 
 
 def _check_values(arguments: ScanArguments) -> None:
-    shapes = _all_shapes(arguments)
-    if bool((arguments.A >= 0).any()):
+    A, gap, order = arguments.A, arguments.gap, arguments.order
+    # Where there is a NaN it is the maximum, and passes.
+    if A.numel() > 0 and (highest := A.detach().amax().item()) >= 0:
         raise KernelError(
-            f"A must be negative, got a maximum of {float(arguments.A.max()):.4g}; "
-            f"pass -exp(A_log){shapes}"
+            f"A must be negative, got a maximum of {highest:.4g}; "
+            f"pass -exp(A_log){_all_shapes(arguments)}"
         )
-    if arguments.gap is not None and bool((arguments.gap < 0).any()):
-        raise KernelError(f"gap must not be negative, got {int(arguments.gap.min())}{shapes}")
-    if arguments.order is None or arguments.order.numel() == 0:
-        return
-    order, length = arguments.order, arguments.x.shape[1]
+    if gap is not None and gap.numel() > 0 and _known_gaps.bound(gap) is None:
+        lowest = int(gap.min())
+        if lowest < 0:
+            raise KernelError(f"gap must not be negative, got {lowest}{_all_shapes(arguments)}")
+        _known_gaps.keep(gap, lowest)
+    if order is not None and order.numel() > 0:
+        highest_pixel = _known_orders.bound(order)
+        if highest_pixel is None or highest_pixel >= arguments.x.shape[1]:
+            _check_order(arguments, order)
+
+
+def _check_order(arguments: ScanArguments, order: Tensor) -> None:
+    length = arguments.x.shape[1]
     low, high = (int(value) for value in order.aminmax())
     if low < -1 or high >= length:
         raise KernelError(
-            f"order must hold pixels 0..{length - 1} or -1 for padding, got {low}..{high}{shapes}"
+            f"order must hold pixels 0..{length - 1} or -1 for padding, "
+            f"got {low}..{high}{_all_shapes(arguments)}"
         )
     # Each path counts in its own row; padding goes to a spare last column.
     rows = order.reshape(-1, order.shape[-1])
@@ -152,5 +185,27 @@ def _check_values(arguments: ScanArguments) -> None:
         path, pixel = (visits[:, :length] > 1).nonzero()[0].tolist()
         raise KernelError(
             f"order must visit a pixel at most once a path, got pixel {pixel} more than once "
-            f"in path {path % order.shape[-2]}{shapes}"
+            f"in path {path % order.shape[-2]}{_all_shapes(arguments)}"
         )
+    _known_orders.keep(order, high)
+
+
+class _Known:
+    """Tables that were found right, each with a bound of its values, for as long as they live."""
+
+    def __init__(self) -> None:
+        self._found = WeakTensorKeyDictionary()
+
+    def bound(self, table: Tensor) -> int | None:
+        """Return the bound of a table, or None if it is unknown or was written into."""
+        version, bound = self._found.get(table, (None, None))
+        return bound if version is not None and version == table._version else None
+
+    def keep(self, table: Tensor, bound: int) -> None:
+        """Note that a table is right."""
+        # Tensors of inference mode do not count what is written into them.
+        if not table.is_inference():
+            self._found[table] = (table._version, bound)
+
+
+_known_gaps, _known_orders = _Known(), _Known()

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from cvmh.errors import ConfigError
 
@@ -66,8 +67,9 @@ def dct_basis(
             f"got {frequencies}"
         )
     rows, columns = zip(*frequencies, strict=True)
-    # A cached tensor that was made in inference mode could not be trained with later.
-    with torch.inference_mode(False):
+    # A cached tensor that was made in inference mode could not be trained with later, one that was
+    # made while a graph is traced would have no values.
+    with torch.inference_mode(False), _disable_current_modes():
         along_rows = _cosines(rows, height, orthonormal)
         along_columns = _cosines(columns, width, orthonormal)
         return (along_rows[:, :, None] * along_columns[:, None, :]).float()

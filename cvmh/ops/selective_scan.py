@@ -10,22 +10,16 @@ from functools import cache
 from importlib import import_module
 
 from torch import Tensor
+from torch.compiler import assume_constant_result
 
 from cvmh.errors import KernelError
+from cvmh.ops._numba_operator import scan_numba
 from cvmh.ops._torch import scan_torch
 from cvmh.ops.arguments import ScanArguments, check_arguments
 from cvmh.ops.reference import scan_reference
 
-
-def _scan_numba(arguments: ScanArguments) -> Tensor:
-    # numba takes half a second to import, and is not everywhere.
-    from cvmh.ops._numba import scan_numba
-
-    return scan_numba(arguments)
-
-
 BACKENDS: dict[str, Callable[[ScanArguments], Tensor]] = {
-    "numba": _scan_numba,
+    "numba": scan_numba,
     "torch": scan_torch,
     "reference": scan_reference,
 }
@@ -107,6 +101,8 @@ def selective_scan(
     return run(arguments)
 
 
+# The names of backends do not change while a graph is traced.
+@assume_constant_result  # type: ignore[untyped-decorator]
 def choose_backend(backend: str = "auto", *, device: str = "cpu") -> str:
     """Return the name of the backend that ``selective_scan`` would run.
 
@@ -135,6 +131,22 @@ def choose_backend(backend: str = "auto", *, device: str = "cpu") -> str:
         if device != "cpu":
             raise KernelError(f"{source} 'numba' needs tensors on the CPU, got {device}")
     return backend
+
+
+def warm_up(backend: str = "auto") -> None:
+    """Compile the kernels that scans on the CPU use, so that no later scan waits for it.
+
+    The first time on a machine this takes some seconds, then a fraction of one: numba keeps
+    machine code in a cache. Backends that compile nothing return at once.
+
+    Args:
+        backend: As of ``selective_scan``.
+
+    Raises:
+        KernelError: As of ``choose_backend``.
+    """
+    if choose_backend(backend) == "numba":
+        import_module("cvmh.ops._numba").warm_up()
 
 
 @cache

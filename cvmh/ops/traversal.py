@@ -10,8 +10,10 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from cvmh.errors import ConfigError, ShapeError
+from cvmh.ops._tracing import is_exporting_to_onnx, is_tracing
 
 LineOrder = Literal["natural", "figure"]
 
@@ -57,7 +59,10 @@ def order_table(
         raise ConfigError(f"line order must be natural or figure, got {line_order!r}")
     if height < 1 or width < 1:
         raise ConfigError(f"height and width must be at least 1, got {height} x {width}")
-    return _cached_table(paths, height, width, line_order, torch.device(device))
+    device = torch.device(device)
+    if is_tracing() and not is_exporting_to_onnx():
+        return _traced_table(paths, height, width, line_order, device)
+    return _cached_table(paths, height, width, line_order, device)
 
 
 def inverse_table(order: Tensor, length: int) -> Tensor:
@@ -145,9 +150,24 @@ PATHS: dict[str, Callable[[Tensor, Tensor, str], list[Tensor]]] = {
 def _cached_table(
     paths: str, height: int, width: int, line_order: str, device: torch.device
 ) -> Tensor:
-    # A cached tensor that was made in inference mode could not be trained with later.
-    with torch.inference_mode(False):
+    # A cached tensor that was made in inference mode could not be trained with later, one that was
+    # made while a graph is traced would have no values.
+    with torch.inference_mode(False), _disable_current_modes():
         if device.type != "cpu":
             return _cached_table(paths, height, width, line_order, torch.device("cpu")).to(device)
         row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         return torch.stack(PATHS[paths](row, column, line_order)).to(torch.int32)
+
+
+@torch.library.custom_op("cvmh::order_table", mutates_args=())
+def _traced_table(
+    paths: str, height: int, width: int, line_order: str, device: torch.device
+) -> Tensor:
+    """Return a table in a graph, where sizes may be symbols and results may be overwritten."""
+    return _cached_table(paths, height, width, line_order, device).clone()
+
+
+@_traced_table.register_fake
+def _(paths: str, height: int, width: int, line_order: str, device: torch.device) -> Tensor:
+    num_paths = _cached_table(paths, 1, 1, line_order, torch.device("cpu")).shape[0]
+    return torch.empty(num_paths, height * width, dtype=torch.int32, device=device)

@@ -81,6 +81,25 @@ def test_a_negative_gap_is_named(make_scan):
         selective_scan(**arguments | {"gap": arguments["gap"] - 4})
 
 
+def test_a_table_is_looked_at_again_when_it_was_written_into(make_scan):
+    arguments = make_scan(gaps=True)
+    arguments["order"] = arguments["order"].clone()
+    for name, wrong in (("order", 35), ("gap", -1)):
+        selective_scan(**arguments)
+        before = arguments[name][1, 2].clone()
+        arguments[name][1, 2] = wrong
+        with pytest.raises(KernelError, match=f"{name} must"):
+            selective_scan(**arguments)
+        arguments[name][1, 2] = before
+
+
+def test_a_table_that_passed_for_one_map_is_not_taken_for_a_smaller_one(make_scan):
+    order = make_scan(paths="single")["order"]
+    selective_scan(**make_scan(order=order))
+    with pytest.raises(KernelError, match=r"order must hold pixels 0..29 or -1"):
+        selective_scan(**make_scan(5, 6, order=order))
+
+
 def test_gaps_of_another_form_than_the_order_are_refused(make_scan):
     arguments = make_scan(gaps=True)
     with pytest.raises(ShapeError, match="gap must have the shape of order; given: x"):

@@ -4,6 +4,8 @@ That its results are right is shown in test_selective_scan.py.
 """
 
 import logging
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -100,11 +102,47 @@ def test_numba_is_not_imported_before_a_scan(start_python):
     assert process.returncode == 0, errors
 
 
-def test_a_long_compilation_is_told(monkeypatch, caplog):
-    monkeypatch.setattr(_numba, "NOTICED_SECONDS", 0)
+def test_a_long_compilation_is_told_once_and_while_it_lasts(monkeypatch, caplog):
+    finished = []
+
+    def compile_slowly(kernel):
+        time.sleep(0.3)
+        finished.append(len(caplog.records))
+        return SimpleNamespace(address=0)
+
+    monkeypatch.setattr(_numba, "NOTICED_SECONDS", 0.05)
+    monkeypatch.setattr(_numba, "compile_kernel", compile_slowly)
+    _numba._tell_of_compilation.cache_clear()
     with caplog.at_level(logging.INFO, logger="cvmh"):
         _numba._entry.__wrapped__(_numba.make_forward)
-    assert "compiled the scan for this machine in" in caplog.text
+        _numba._entry.__wrapped__(_numba.make_backward)
+    assert finished == [1, 1]
+    assert "compiling the scan for this machine, which takes some seconds" in caplog.text
+
+
+def test_a_short_compilation_is_not_told(monkeypatch, caplog):
+    monkeypatch.setattr(_numba, "compile_kernel", lambda kernel: SimpleNamespace(address=0))
+    _numba._tell_of_compilation.cache_clear()
+    with caplog.at_level(logging.INFO, logger="cvmh"):
+        _numba._entry.__wrapped__(_numba.make_forward)
+    assert caplog.records == []
+
+
+def test_after_a_warm_up_no_scan_compiles(start_python):
+    code = """
+import torch
+from cvmh.ops import selective_scan, warm_up
+warm_up()
+from cvmh.ops import _numba
+_numba.compile_kernel = None
+x = torch.ones(1, 4, 8, requires_grad=True)
+B = torch.ones(1, 1, 4, 1)
+selective_scan(x, torch.ones(1, 1, 4, 8), -torch.ones(1, 8, 1), B, B).sum().backward()
+assert x.grad is not None
+"""
+    process = start_python("-c", code)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
 
 
 def test_without_a_folder_for_a_cache_kernels_are_compiled(monkeypatch):

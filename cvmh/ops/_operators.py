@@ -1,0 +1,141 @@
+"""Scans as operators of torch, so that torch.compile and torch.export take one as a single node.
+
+Legend: B batch, L pixels, D channels, K paths.
+
+A backend brings a forward and a backward kernel and becomes two operators,
+``cvmh::selective_scan_NAME_fwd`` and ``_bwd``. Each backend has its own pair, rather than one
+pair with a kernel for each device, because the states that the forward keeps for the backward are
+laid out as the backend likes, and two backends may run on the same device.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvmh.ops.arguments import ScanArguments
+
+# The differentiable arguments come first, in the order of their gradients.
+FLOATS = ("x", "dt", "A", "B", "C", "D", "gap_dt", "dt_bias", "dt_weight")
+FIELDS = (*FLOATS, "order", "gap", "dt_softplus", "merge")
+NUM_TENSORS = len(FLOATS) + 2
+INPUTS = (
+    "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? gap_dt, "
+    "Tensor? dt_bias, Tensor? dt_weight, Tensor? order, Tensor? gap, bool dt_softplus, bool merge"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernels:
+    """The two passes of a scan.
+
+    Attributes:
+        count_states: Gives how many values of the accumulator's dtype the forward keeps.
+        forward: Takes arguments and the room for the states, of no values where none are wanted.
+            Returns y in the accumulator's dtype, contiguous.
+        backward: Takes arguments, the states, and the gradient of y, with any strides. Returns the
+            gradients of all ``FLOATS`` that were given; none shares memory with anything.
+    """
+
+    count_states: Callable[[ScanArguments], int]
+    forward: Callable[[ScanArguments, Tensor], Tensor]
+    backward: Callable[[ScanArguments, Tensor, Tensor], list[Tensor]]
+
+
+def define_scan(
+    name: str, kernels: Kernels, *, devices: str | tuple[str, ...]
+) -> Callable[[ScanArguments], Tensor]:
+    """Define the operators of a backend and return the scan that calls them.
+
+    Args:
+        name: Of the backend.
+        kernels: What runs on real tensors.
+        devices: Types of the devices that they run on.
+    """
+
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+        *values, keep_states = inputs
+        arguments = _arguments(values)
+        states = _new_states(kernels, arguments, keep_states)
+        return kernels.forward(arguments, states), states
+
+    def backward(grad: Tensor, states: Tensor, *inputs: Any) -> list[Tensor]:
+        results = kernels.backward(_arguments(inputs), states, grad)
+        given = [value for value in inputs[: len(FLOATS)] if value is not None]
+        return [
+            result.to(value.dtype).contiguous()
+            for value, result in zip(given, results, strict=True)
+        ]
+
+    qualified = f"cvmh::selective_scan_{name}"
+    scan = torch.library.custom_op(
+        f"{qualified}_fwd",
+        forward,
+        mutates_args=(),
+        device_types=devices,
+        schema=f"({INPUTS}, bool keep_states) -> (Tensor, Tensor)",
+    )
+    propagate = torch.library.custom_op(
+        f"{qualified}_bwd",
+        backward,
+        mutates_args=(),
+        device_types=devices,
+        schema=f"(Tensor grad, Tensor states, {INPUTS}) -> Tensor[]",
+    )
+
+    def forward_fake(*inputs: Any) -> tuple[Tensor, Tensor]:
+        *values, keep_states = inputs
+        arguments = _arguments(values)
+        return _new_output(arguments), _new_states(kernels, arguments, keep_states)
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        states = output[1]
+        ctx.save_for_backward(*inputs[:NUM_TENSORS], states)
+        ctx.flags = inputs[NUM_TENSORS:-1]
+        ctx.mark_non_differentiable(states)
+        # Or a gradient of the states would be made, of zeros.
+        ctx.set_materialize_grads(False)
+
+    def differentiate(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
+        *tensors, states = ctx.saved_tensors
+        results = iter(propagate(grad, states, *tensors, *ctx.flags))
+        gradients = (None if one is None else next(results) for one in tensors[: len(FLOATS)])
+        return (*gradients, None, None, None, None, None)
+
+    scan.register_fake(forward_fake)
+    propagate.register_fake(_backward_fake)
+    scan.register_autograd(differentiate, setup_context=save)
+
+    def run(arguments: ScanArguments) -> Tensor:
+        values = [getattr(arguments, field) for field in FIELDS]
+        keep_states = torch.is_grad_enabled() and any(
+            value is not None and value.requires_grad for value in values[: len(FLOATS)]
+        )
+        y: Tensor = scan(*values, keep_states)[0]
+        return y
+
+    return run
+
+
+def _arguments(values: Any) -> ScanArguments:
+    return ScanArguments(**dict(zip(FIELDS, values, strict=True)))
+
+
+def _new_output(arguments: ScanArguments) -> Tensor:
+    """Return room for y, (B, L, D) or unmerged (B, K, L, D)."""
+    num_batch, length, num_channels = arguments.x.shape
+    paths = () if arguments.merge else (arguments.A.shape[0],)
+    shape = (num_batch, *paths, length, num_channels)
+    return arguments.x.new_empty(shape, dtype=arguments.accumulator)
+
+
+def _new_states(kernels: Kernels, arguments: ScanArguments, keep_states: bool) -> Tensor:
+    num_values = kernels.count_states(arguments) if keep_states else 0
+    return arguments.x.new_empty(num_values, dtype=arguments.accumulator)
+
+
+def _backward_fake(grad: Tensor, states: Tensor, *inputs: Any) -> list[Tensor]:
+    given = [value for value in inputs[: len(FLOATS)] if value is not None]
+    return [torch.empty_like(value, memory_format=torch.contiguous_format) for value in given]
