@@ -1,8 +1,11 @@
 """What all verbs share: how errors are told, and where paths and progress come from."""
 
+import logging
 import shlex
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,8 @@ class Verb(click.Command):
         """Run the command."""
         verbose = ctx.params.pop("verbose")
         try:
-            return super().invoke(ctx)
+            with _messages_shown():
+                return super().invoke(ctx)
         except CvmhError as error:
             if verbose >= 2:
                 traceback.print_exc()
@@ -46,6 +50,28 @@ class Verb(click.Command):
                 err=True,
             )
             ctx.exit(1)
+
+
+class _ToStderr(logging.Handler):
+    """Writes what the package tells of itself like any other line of the command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        click.echo(f"cvmh: {record.getMessage()}", err=True)
+
+
+@contextmanager
+def _messages_shown() -> Iterator[None]:
+    """Show the messages of the logger ``cvmh`` while a verb runs."""
+    logger, handler = logging.getLogger("cvmh"), _ToStderr()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
 
 
 def command_line() -> str:
