@@ -62,7 +62,7 @@ PRESETS: Mapping[str, Preset] = {
             "init_std": None,
         },
         learning_rate=3e-3,
-        source=f"{_PAPER}; half the width, d_state 1",
+        source=f"{_PAPER}; half the width, d_state 1, convolutional stem",
     ),
     "cvmh_unet_nano": Preset(
         build=_cvmh_unet,
@@ -77,8 +77,8 @@ PRESETS: Mapping[str, Preset] = {
             "drop_path": 0.0,
             "init_std": None,
         },
-        learning_rate=1e-2,
-        source=f"{_PAPER}; for CPUs and the demo",
+        learning_rate=4e-3,
+        source=f"{_PAPER}; for CPUs and the demo, convolutional stem",
     ),
     "unet_resnet18": Preset(
         build=_smp,
