@@ -25,6 +25,7 @@ def scan_bwd_kernel(
     B,
     C,
     dy,
+    dt,
     steps,
     paths,
     sizes,
@@ -99,13 +100,13 @@ def scan_bwd_kernel(
                 mask = in_tile & (off_d * 0 + pixel >= 0)
                 row_x = load_row(x, image, path, pixel, off_d, mask)
                 row_B = load_weights(B, image, path, pixel, first, N, GROUP)
-                dt, decay_dt, _slope = load_step(
-                    steps, image, path, pixel, gap, parameters, off_d, mask, RANK, SOFTPLUS
+                step, decay_dt, _slope = load_step(
+                    dt, image, path, pixel, gap, parameters, off_d, mask, RANK, SOFTPLUS
                 )
                 new = ()
                 for n in tl.static_range(GROUP):
                     decay = tl.exp2(decay_dt * A[n])
-                    new = new + (decay * h[n] + dt * row_x * row_B[n],)
+                    new = new + (decay * h[n] + step * row_x * row_B[n],)
                 h = new
 
         q = load_states(adjoints_ptr, off_states, num_channels, first, off_d, N, GROUP)
@@ -120,7 +121,7 @@ def scan_bwd_kernel(
             for n in tl.static_range(GROUP):
                 before = before + (tl.load(scratch_ptrs + block * block_size + n * BLOCK_D),)
             # One tuple of each a step; of states one more, for there is one before the first.
-            states, decays, rows, scalars, places = (before,), (), (), (), ()
+            states, decays, rows, sums, scalars, places = (before,), (), (), (), (), ()
             for i in tl.static_range(UNROLL):
                 place = own_chunk * BLOCK_T + block * UNROLL + i
                 pixel, gap = find_pixel(
@@ -131,23 +132,35 @@ def scan_bwd_kernel(
                 row_dy = load_row(dy, image, path, pixel, off_d, mask)
                 row_B = load_weights(B, image, path, pixel, first, N, GROUP)
                 row_C = load_weights(C, image, path, pixel, first, N, GROUP)
-                dt, decay_dt, slope = load_step(
-                    steps, image, path, pixel, gap, parameters, off_d, mask, RANK, SOFTPLUS
+                step, decay_dt, slope = load_step(
+                    dt, image, path, pixel, gap, parameters, off_d, mask, RANK, SOFTPLUS
                 )
                 decay, new = (), ()
                 for n in tl.static_range(GROUP):
                     decay = decay + (tl.exp2(decay_dt * A[n]),)
-                    new = new + (decay[n] * states[i][n] + dt * row_x * row_B[n],)
+                    new = new + (decay[n] * states[i][n] + step * row_x * row_B[n],)
+                # Read early too: after the first store, later loads would wait.
+                grad_x, grad_dt = zero, zero
+                if num_groups * SIDES > 1:
+                    is_later = mask & (off_d * 0 + turn > 0)
+                    off = off_x + pixel.to(tl.int64) * num_channels
+                    grad_x = tl.load(grad_x_ptr + off + off_d, mask=is_later, other=0.0)
+                if num_groups > 1:
+                    is_later = mask & (off_d * 0 + group > 0)
+                    off = (number * sizes.length + pixel) * num_channels
+                    grad_dt = tl.load(grad_dt_ptr + off + off_d, mask=is_later, other=0.0)
                 states = states + (new,)
                 decays = decays + (decay,)
-                rows = rows + ((row_x, row_dy, dt, decay_dt, slope),)
+                rows = rows + ((row_x, row_dy, step, decay_dt, slope),)
+                sums = sums + ((grad_x, grad_dt),)
                 scalars = scalars + ((row_B, row_C, gap),)
                 places = places + (pixel,)
 
             for i in tl.static_range(UNROLL):
-                row_x, row_dy, dt, decay_dt, slope = rows[UNROLL - 1 - i]
+                row_x, row_dy, step, decay_dt, slope = rows[UNROLL - 1 - i]
+                grad_x, earlier_grad_dt = sums[UNROLL - 1 - i]
                 row_B, row_C, gap = scalars[UNROLL - 1 - i]
-                pixel = places[UNROLL - 1 - i]
+                pixel = places[UNROLL - 1 - i].to(tl.int64)
                 through, exponent = zero, zero
                 new_q, new_grad_A = (), ()
                 off_w = (
@@ -158,7 +171,7 @@ def scan_bwd_kernel(
                     through += g * row_B[n]
                     is_state = (pixel >= 0) & (first + n < N)
                     w_ptr = grad_weights_ptr + off_w * 2 * N + first + n
-                    tl.store(w_ptr, tl.sum(g * (dt * row_x), axis=0), mask=is_state)
+                    tl.store(w_ptr, tl.sum(g * (step * row_x), axis=0), mask=is_state)
                     state = states[UNROLL - i][n]
                     tl.store(w_ptr + N, tl.sum(row_dy * state, axis=0), mask=is_state)
                     g = g * decays[UNROLL - 1 - i][n]
@@ -171,20 +184,15 @@ def scan_bwd_kernel(
 
                 exponent = exponent * LN_2
                 mask = in_tile & (off_d * 0 + pixel >= 0)
-                grad_x = through * dt + skip * row_dy
+                grad_x += through * step + skip * row_dy
                 x_ptrs = grad_x_ptr + off_x + pixel * num_channels + off_d
-                if num_groups * SIDES > 1:
-                    grad_x += tl.load(x_ptrs, mask=mask & (off_d * 0 + turn > 0), other=0.0)
                 tl.store(x_ptrs, grad_x, mask=mask)
                 grad_D += row_dy * row_x
                 grad_gap_dt += exponent * gap
                 grad_dt = tl.where(mask, (through * row_x + exponent) * slope, 0.0)
                 grad_bias += grad_dt
                 dt_ptrs = grad_dt_ptr + (number * sizes.length + pixel) * num_channels + off_d
-                if num_groups > 1:
-                    is_later = mask & (off_d * 0 + group > 0)
-                    grad_dt += tl.load(dt_ptrs, mask=is_later, other=0.0)
-                tl.store(dt_ptrs, grad_dt, mask=mask)
+                tl.store(dt_ptrs, earlier_grad_dt + grad_dt, mask=mask)
 
         off_small = (image * sizes.num_chunks + own_chunk) * sizes.num_paths + path
         off_small = (off_small * num_groups + group) * (GROUP + 3) * num_channels

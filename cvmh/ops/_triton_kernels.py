@@ -26,6 +26,7 @@ from cvmh.ops._triton_steps import (
 def scan_local_kernel(
     values,
     weights,
+    dt,
     steps,
     paths,
     sizes,
@@ -77,8 +78,8 @@ def scan_local_kernel(
             mask = (off_d < sizes.num_channels) & (off_d * 0 + pixel >= 0)
             value = load_row(values, image, path, pixel, off_d, mask)
             weight = load_weights(weights, image, path, pixel, first, N, GROUP)
-            dt, decay_dt, _slope = load_step(
-                steps, image, path, pixel, gap, parameters, off_d, mask, RANK, SOFTPLUS
+            step, decay_dt, _slope = load_step(
+                dt, image, path, pixel, gap, parameters, off_d, mask, RANK, SOFTPLUS
             )
             total += decay_dt
             new = ()
@@ -87,7 +88,7 @@ def scan_local_kernel(
                 if ADJOINT:
                     new = new + (decay * (h[n] + value * weight[n]),)
                 else:
-                    new = new + (decay * h[n] + dt * value * weight[n],)
+                    new = new + (decay * h[n] + step * value * weight[n],)
             h = new
     number = (image * sizes.num_paths + path) * sizes.num_chunks + chunk
     off = number * N * sizes.num_channels
@@ -152,6 +153,7 @@ def scan_fwd_kernel(
     x,
     B,
     C,
+    dt,
     steps,
     paths,
     sizes,
@@ -208,17 +210,17 @@ def scan_fwd_kernel(
                 row_x = load_row(x, image, path, pixel, off_d, mask)
                 row_B = load_weights(B, image, path, pixel, first, N, GROUP)
                 row_C = load_weights(C, image, path, pixel, first, N, GROUP)
-                dt, decay_dt, _slope = load_step(
-                    steps, image, path, pixel, gap, parameters, off_d, mask, RANK, SOFTPLUS
+                step, decay_dt, _slope = load_step(
+                    dt, image, path, pixel, gap, parameters, off_d, mask, RANK, SOFTPLUS
                 )
                 y = skip * row_x
                 if num_groups * SIDES > 1:
                     is_later = mask & (off_d * 0 + turn > 0)
-                    y_ptrs = y_ptr + off_y + pixel * sizes.num_channels + off_d
+                    y_ptrs = y_ptr + off_y + pixel.to(tl.int64) * sizes.num_channels + off_d
                     y += tl.load(y_ptrs, mask=is_later, other=0.0)
                 new = ()
                 for n in tl.static_range(GROUP):
-                    state = tl.exp2(decay_dt * A[n]) * h[n] + dt * row_x * row_B[n]
+                    state = tl.exp2(decay_dt * A[n]) * h[n] + step * row_x * row_B[n]
                     y += state * row_C[n]
                     new = new + (state,)
                 h = new
@@ -226,5 +228,5 @@ def scan_fwd_kernel(
                 ys = ys + (y,)
             for i in tl.static_range(UNROLL):
                 mask = in_tile & (off_d * 0 + pixels[i] >= 0)
-                y_ptrs = y_ptr + off_y + pixels[i] * sizes.num_channels + off_d
+                y_ptrs = y_ptr + off_y + pixels[i].to(tl.int64) * sizes.num_channels + off_d
                 tl.store(y_ptrs, ys[i], mask=mask)

@@ -1,4 +1,4 @@
-"""What the triton backend decides before a launch: tiles of a device, and paths in pairs.
+"""What the triton backend decides before a launch, without importing triton.
 
 Legend: B batch, L pixels, D channels, K paths, N states, T steps of a path.
 """
@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
-from triton import knobs
+
+from cvmh.ops.arguments import ScanArguments
 
 
 class Tile(NamedTuple):
@@ -113,9 +114,12 @@ def choose_tile(table: Table, tiles: tuple[Tile, ...], *, num_states: int, lanes
     return tile
 
 
-def is_interpreted() -> bool:
-    """Return whether triton's interpreter is on, which takes tensors on the CPU."""
-    return bool(knobs.runtime.interpret)
+def count_states(arguments: ScanArguments) -> int:
+    """Return how many floats the states before all chunks take."""
+    num_paths, num_channels, num_states = arguments.A.shape
+    chunk = table_of(arguments.x.device).chunk_size(num_states)
+    num_chunks = -(-arguments.num_steps // chunk)
+    return arguments.x.shape[0] * num_paths * num_chunks * num_states * num_channels
 
 
 # An order table is looked at once, as reading the answer waits for the queue of the device.

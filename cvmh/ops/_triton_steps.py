@@ -24,9 +24,8 @@ class Map(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What dt is made of: a map of D or R columns, and (K, R, D), (K, D), (K, D)."""
+    """What turns a map of dt into steps: (K, R, D), (K, D) and (K, D), float32."""
 
-    map: Map
     weight_ptr: Any
     bias_ptr: Any
     gap_dt_ptr: Any
@@ -90,7 +89,7 @@ def store_states(rows, ptr, off, num_channels, first, off_d, N: tl.constexpr, GR
 @triton.jit
 def load_weights(map, image, path, pixel, first, N: tl.constexpr, GROUP: tl.constexpr):
     """Return the scalars B or C of GROUP states at a pixel, zero where there is none."""
-    off = image * map.image + path * map.path + pixel * map.pixel
+    off = image * map.image + path * map.path + pixel.to(tl.int64) * map.pixel
     values = ()
     for i in tl.static_range(GROUP):
         mask = (pixel >= 0) & (first + i < N)
@@ -102,7 +101,7 @@ def load_weights(map, image, path, pixel, first, N: tl.constexpr, GROUP: tl.cons
 @triton.jit
 def load_row(map, image, path, pixel, off_d, mask):
     """Return the channels of a pixel."""
-    off = image * map.image + path * map.path + pixel * map.pixel
+    off = image * map.image + path * map.path + pixel.to(tl.int64) * map.pixel
     return tl.load(map.ptr + off + off_d * map.last, mask=mask, other=0.0).to(tl.float32)
 
 
@@ -127,7 +126,7 @@ def find_pixel(
     step = place + is_reversed * (sizes.num_chunks * BLOCK_T - 1 - 2 * place)
     inside = step < sizes.num_steps
     off = image * paths.image + row * sizes.num_steps + step
-    pixel = tl.load(paths.order_ptr + off, mask=inside, other=-1).to(tl.int64)
+    pixel = tl.load(paths.order_ptr + off, mask=inside, other=-1)
     gap = 0.0
     if HAS_GAP:
         own = step + is_reversed * (sizes.num_steps - 1 - 2 * step)
@@ -167,7 +166,7 @@ def softplus(value):
 
 @triton.jit
 def load_step(
-    steps,
+    dt,
     image,
     path,
     pixel,
@@ -181,14 +180,14 @@ def load_step(
     """Return dt at a pixel, the step G of the decay, and the slope of dt; zeros for padding."""
     weight, bias, gap_dt = parameters
     if RANK == 0:
-        value = load_row(steps.map, image, path, pixel, off_d, mask) + bias
+        value = load_row(dt, image, path, pixel, off_d, mask) + bias
     else:
-        low = load_weights(steps.map, image, path, pixel, 0, RANK, RANK)
+        low = load_weights(dt, image, path, pixel, 0, RANK, RANK)
         value = bias
         for i in tl.static_range(RANK):
             value += low[i] * weight[i]
     slope = value * 0.0 + 1.0
     if SOFTPLUS:
         value, slope = softplus(value)
-    dt = tl.where(mask, value, 0.0)
-    return dt, dt + gap * gap_dt, slope
+    value = tl.where(mask, value, 0.0)
+    return value, value + gap * gap_dt, slope

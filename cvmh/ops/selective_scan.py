@@ -15,16 +15,16 @@ from torch.compiler import assume_constant_result
 from cvmh.errors import KernelError
 from cvmh.ops._numba_operator import scan_numba
 from cvmh.ops._torch import scan_torch
+from cvmh.ops._triton_operator import scan_triton
 from cvmh.ops.arguments import ScanArguments, check_arguments
 from cvmh.ops.reference import scan_reference
 
 BACKENDS: dict[str, Callable[[ScanArguments], Tensor]] = {
+    "triton": scan_triton,
     "numba": scan_numba,
     "torch": scan_torch,
     "reference": scan_reference,
 }
-# Names that a setting may hold already, for kernels that this build does not have.
-PLANNED_BACKENDS = ("triton",)
 BACKEND_VARIABLE = "CVMH_SCAN_BACKEND"
 
 
@@ -69,9 +69,10 @@ def selective_scan(
         dt_softplus: Whether dt passes a softplus, after weight and bias.
         dt_weight: Weights (K, R, D) that expand a low-rank dt.
         merge: Whether to sum over the paths.
-        backend: ``numba`` (CPU tensors only), ``torch``, ``reference``, or ``auto``: what the
-            environment variable CVMH_SCAN_BACKEND names, else ``numba`` on the CPU where it can
-            be imported, else ``torch``.
+        backend: ``triton`` (CUDA tensors only), ``numba`` (CPU tensors only), ``torch``,
+            ``reference``, or ``auto``: what the environment variable CVMH_SCAN_BACKEND names, else
+            ``triton`` on CUDA and ``numba`` on the CPU, where they can be imported, else
+            ``torch``.
 
     Returns:
         (B, L, D) if merged, else (B, K, L, D); zero where no path comes by.
@@ -117,11 +118,11 @@ def choose_backend(backend: str = "auto", *, device: str = "cpu") -> str:
     source = "backend"
     if backend == "auto" and os.environ.get(BACKEND_VARIABLE):
         backend, source = os.environ[BACKEND_VARIABLE], BACKEND_VARIABLE
+    if backend == "auto" and device == "cuda" and _warn_if_triton_is_missing() is None:
+        return "triton"
     if backend == "auto":
         return "numba" if device == "cpu" and _warn_if_numba_is_missing() is None else "torch"
     available = ", ".join(BACKENDS)
-    if backend in PLANNED_BACKENDS:
-        raise KernelError(f"{source} {backend!r} is not built yet; available: {available}")
     if backend not in BACKENDS:
         raise KernelError(f"{source} must be auto or one of {available}, got {backend!r}")
     if backend == "numba":
@@ -130,6 +131,12 @@ def choose_backend(backend: str = "auto", *, device: str = "cpu") -> str:
             raise KernelError(f"{source} 'numba' cannot be imported: {reason}")
         if device != "cpu":
             raise KernelError(f"{source} 'numba' needs tensors on the CPU, got {device}")
+    if backend == "triton":
+        reason = _why_not_triton()
+        if reason is not None:
+            raise KernelError(f"{source} 'triton' cannot be imported: {reason}")
+        if device != "cuda" and not import_module("cvmh.ops._triton").is_interpreted():
+            raise KernelError(f"{source} 'triton' needs tensors on a CUDA device, got {device}")
     return backend
 
 
@@ -152,8 +159,18 @@ def warm_up(backend: str = "auto") -> None:
 @cache
 def _why_not_numba() -> str | None:
     """Return why numba cannot be imported, if so."""
+    return _import_error("cvmh.ops._numba")
+
+
+@cache
+def _why_not_triton() -> str | None:
+    """Return why triton cannot be imported, if so."""
+    return _import_error("cvmh.ops._triton")
+
+
+def _import_error(module: str) -> str | None:
     try:
-        import_module("cvmh.ops._numba")
+        import_module(module)
     except ImportError as error:
         return str(error)
     return None
@@ -165,6 +182,17 @@ def _warn_if_numba_is_missing() -> str | None:
     if reason is not None:
         warnings.warn(
             f"scans on the CPU run about ten times slower, for want of numba: {reason}",
+            stacklevel=3,
+        )
+    return reason
+
+
+@cache
+def _warn_if_triton_is_missing() -> str | None:
+    reason = _why_not_triton()
+    if reason is not None:
+        warnings.warn(
+            f"scans on a GPU run in plain torch, much slower, for want of triton: {reason}",
             stacklevel=3,
         )
     return reason

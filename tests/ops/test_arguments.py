@@ -111,13 +111,8 @@ def test_several_paths_need_an_order(make_scan):
         selective_scan(**make_scan() | {"order": None})
 
 
-def test_a_backend_that_is_not_built_names_those_that_are(make_scan):
-    with pytest.raises(KernelError, match="'triton' is not built yet; available: numba, torch, "):
-        selective_scan(**make_scan(), backend="triton")
-
-
 def test_an_unknown_backend_names_those_that_exist(make_scan):
-    message = "backend must be auto or one of numba, torch, reference, got 'cuda'"
+    message = "backend must be auto or one of triton, numba, torch, reference.*, got 'cuda'"
     with pytest.raises(KernelError, match=message):
         selective_scan(**make_scan(), backend="cuda")
 
@@ -125,7 +120,7 @@ def test_an_unknown_backend_names_those_that_exist(make_scan):
 def test_the_environment_chooses_only_where_the_caller_does_not(monkeypatch):
     monkeypatch.delenv("CVMH_SCAN_BACKEND", raising=False)
     assert choose_backend() == choose_backend("auto", device="cpu") == "numba"
-    assert choose_backend("auto", device="cuda") == "torch"
+    assert choose_backend("auto", device="meta") == "torch"
     monkeypatch.setenv("CVMH_SCAN_BACKEND", "reference")
     assert choose_backend() == "reference"
     assert choose_backend("torch") == "torch"
@@ -150,3 +145,24 @@ def test_without_numba_scans_warn_once_and_run_in_torch(monkeypatch, make_scan):
 def test_numba_is_for_the_cpu():
     with pytest.raises(KernelError, match="'numba' needs tensors on the CPU, got cuda"):
         choose_backend("numba", device="cuda")
+
+
+def test_triton_is_for_cuda(monkeypatch):
+    monkeypatch.delenv("CVMH_SCAN_BACKEND", raising=False)
+    pytest.importorskip("triton")
+    assert choose_backend("auto", device="cuda") == choose_backend("triton", device="cuda")
+    assert choose_backend("auto", device="cuda") == "triton"
+    with pytest.raises(KernelError, match="'triton' needs tensors on a CUDA device, got cpu"):
+        choose_backend("triton", device="cpu")
+
+
+def test_without_triton_scans_on_cuda_warn_once_and_run_in_torch(monkeypatch):
+    monkeypatch.delenv("CVMH_SCAN_BACKEND", raising=False)
+    monkeypatch.setattr(scan_module, "_why_not_triton", lambda: "No module named 'triton'")
+    scan_module._warn_if_triton_is_missing.cache_clear()
+    with pytest.warns(UserWarning, match="slower, for want of triton: No module named 'triton'"):
+        assert choose_backend("auto", device="cuda") == "torch"
+    assert choose_backend("auto", device="cuda") == "torch"
+    with pytest.raises(KernelError, match="backend 'triton' cannot be imported: No module"):
+        choose_backend("triton", device="cuda")
+    scan_module._warn_if_triton_is_missing.cache_clear()
