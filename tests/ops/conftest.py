@@ -1,4 +1,4 @@
-"""Random scans to run, and buffers that are poisoned while operators run."""
+"""Random scans to run, how far results may be off, and buffers that are poisoned meanwhile."""
 
 import math
 
@@ -8,6 +8,16 @@ import torch
 from cvmh.ops import order_table
 
 POISON = float("nan")
+# Largest error in units of the rms of the tensor, by dtype of the tensor. float32: a path of a
+# hundred steps rounds to some 1e-6; dt and A collect products of states and adjoints, whose
+# errors do not average out. 16-bit: half a unit in the last place of a value of sixteen rms, since
+# products of normal values have long tails.
+TOLERANCES = {
+    torch.float64: {"default": 1e-12},
+    torch.float32: {"default": 1e-5, "dt": 3e-5, "A": 3e-5},
+    torch.float16: {"default": 16 * 2**-12},
+    torch.bfloat16: {"default": 16 * 2**-9},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +94,22 @@ def make_scan():
         return {name: value.to(dtype) for name, value in floats.items()} | others
 
     return make
+
+
+@pytest.fixture
+def assert_close():
+    """Return a function that compares results with those of float64, tensors by name."""
+
+    def assert_close(got, expected):
+        assert got.keys() == expected.keys()
+        for name, value in got.items():
+            wanted = expected[name]
+            assert value.shape == wanted.shape, name
+            table = TOLERANCES[value.dtype]
+            error = (value.double() - wanted.double()).abs().max()
+            rms = wanted.double().square().mean().sqrt()
+            assert error <= table.get(name, table["default"]) * rms, (
+                f"{name}: {error / rms:.2e} rms"
+            )
+
+    return assert_close

@@ -11,17 +11,6 @@ from cvmh.ops import _chunks, order_table, pruned_table, selective_scan
 BACKENDS = ["torch", "numba"]
 SIZES = {1: (1, 1), 2: (1, 2), 63: (7, 9), 64: (4, 16), 65: (5, 13), 100: (20, 5)}
 
-# Largest error in units of the rms of the tensor, by dtype of the tensor. float32: a path of a
-# hundred steps rounds to some 1e-6; dt and A collect products of states and adjoints, whose
-# errors do not average out. 16-bit: half a unit in the last place of a value of sixteen rms, since
-# products of normal values have long tails.
-TOLERANCES = {
-    torch.float64: {"default": 1e-12},
-    torch.float32: {"default": 1e-5, "dt": 3e-5, "A": 3e-5},
-    torch.float16: {"default": 16 * 2**-12},
-    torch.bfloat16: {"default": 16 * 2**-9},
-}
-
 
 def run(arguments, *, backend, dtype=None, merge=True):
     """Return the output and all gradients, by name."""
@@ -39,20 +28,15 @@ def run(arguments, *, backend, dtype=None, merge=True):
     return {"y": y.detach()} | dict(zip(leaves, gradients, strict=True))
 
 
-def assert_close(got, expected):
-    assert got.keys() == expected.keys()
-    for name, value in got.items():
-        wanted = expected[name]
-        assert value.shape == wanted.shape, name
-        table = TOLERANCES[value.dtype]
-        error = (value.double() - wanted.double()).abs().max()
-        rms = wanted.double().square().mean().sqrt()
-        assert error <= table.get(name, table["default"]) * rms, f"{name}: {error / rms:.2e} rms"
+@pytest.fixture
+def check(assert_close):
+    """Return a function that holds a backend to the reference in float64."""
 
+    def check(arguments, backend, **options):
+        expected = run(arguments, backend="reference", dtype=torch.float64, **options)
+        assert_close(run(arguments, backend=backend, **options), expected)
 
-def check(arguments, backend, **options):
-    expected = run(arguments, backend="reference", dtype=torch.float64, **options)
-    assert_close(run(arguments, backend=backend, **options), expected)
+    return check
 
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
@@ -60,13 +44,13 @@ pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
 @pytest.mark.parametrize("N", [1, 2, 4, 16])
 @pytest.mark.parametrize("length", SIZES)
-def test_odd_lengths_and_state_sizes(backend, make_scan, length, N):
+def test_odd_lengths_and_state_sizes(backend, make_scan, check, length, N):
     D = {1: 24, 2: 16}.get(N, 8)
     check(make_scan(*SIZES[length], D=D, N=N), backend)
 
 
 @pytest.mark.parametrize("D", [1, 5, 13, 50, 100, 197])
-def test_any_number_of_channels(backend, make_scan, D):
+def test_any_number_of_channels(backend, make_scan, check, D):
     check(make_scan(3, 5, D=D, N=1, rank=2, softplus=True), backend)
     check(make_scan(3, 5, B=1, D=D, N=2), backend, merge=False)
 
@@ -76,25 +60,27 @@ def test_any_number_of_channels(backend, make_scan, D):
 @pytest.mark.parametrize("rank", [None, 3], ids=["full", "low-rank"])
 @pytest.mark.parametrize("gaps", [False, True], ids=["dense", "gaps"])
 @pytest.mark.parametrize("N", [1, 3])
-def test_every_option_with_every_other(backend, make_scan, N, gaps, rank, softplus, merge):
+def test_every_option_with_every_other(backend, make_scan, check, N, gaps, rank, softplus, merge):
     arguments = make_scan(N=N, gaps=gaps, rank=rank, softplus=softplus)
     check(arguments, backend, merge=merge)
 
 
 @pytest.mark.parametrize("paths", ["ss2d", "cs2d", "snake", "bidirectional", "single"])
-def test_every_set_of_paths_on_a_map_that_is_not_square(backend, make_scan, paths):
+def test_every_set_of_paths_on_a_map_that_is_not_square(backend, make_scan, check, paths):
     check(make_scan(6, 11, paths=paths, N=1), backend)
 
 
 @pytest.mark.parametrize("num_batch", [1, 3])
-def test_without_order_and_skip(backend, make_scan, num_batch):
+def test_without_order_and_skip(backend, make_scan, check, num_batch):
     arguments = make_scan(B=num_batch, paths="single", skip=False)
     check(arguments | {"order": None}, backend)
 
 
 @pytest.mark.parametrize("merge", [True, False], ids=["merged", "apart"])
 @pytest.mark.parametrize("num_steps", [1, 20])
-def test_short_random_paths_for_each_image_with_padding(backend, make_scan, num_steps, merge):
+def test_short_random_paths_for_each_image_with_padding(
+    backend, make_scan, check, num_steps, merge
+):
     generator = torch.Generator().manual_seed(3)
     permutations = [torch.randperm(35, generator=generator) for _ in range(6)]
     order = torch.stack(permutations).reshape(2, 3, 35)[..., :num_steps].int()
@@ -104,7 +90,7 @@ def test_short_random_paths_for_each_image_with_padding(backend, make_scan, num_
 
 
 @pytest.mark.parametrize("rank", [None, 3], ids=["full", "low-rank"])
-def test_bias_without_softplus_on_paths_with_padding(backend, make_scan, rank):
+def test_bias_without_softplus_on_paths_with_padding(backend, make_scan, check, rank):
     order = order_table("ss2d", 7, 9).clone()
     order[:, 5::7] = -1
     arguments = make_scan(7, 9, order=order, softplus=True, rank=rank)
@@ -119,7 +105,9 @@ def test_empty_paths_give_zeros_and_no_gradient(backend, make_scan):
 
 
 @pytest.mark.parametrize("step, block", [(1, 1), (1, 4000), (1000, 1500), (1000, 9000)])
-def test_result_does_not_depend_on_blocks_and_chunks(backend, make_scan, monkeypatch, step, block):
+def test_result_does_not_depend_on_blocks_and_chunks(
+    backend, make_scan, check, monkeypatch, step, block
+):
     if backend == "torch":
         monkeypatch.setitem(_chunks.SIZES, "cpu", _chunks.Sizes(step=step, block=block))
     check(make_scan(10, 11, N=1, softplus=True, gaps=True), backend)
@@ -127,7 +115,7 @@ def test_result_does_not_depend_on_blocks_and_chunks(backend, make_scan, monkeyp
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_sixteen_bit_inputs_give_a_float32_output(backend, make_scan, dtype):
+def test_sixteen_bit_inputs_give_a_float32_output(backend, make_scan, check, dtype):
     arguments = make_scan(softplus=True, rank=4)
     narrow = {name: arguments[name].to(dtype) for name in ("x", "dt", "B", "C")}
     got = run(arguments | narrow, backend=backend)
@@ -178,7 +166,7 @@ def test_what_is_not_finite_stays_in_its_image(backend, make_scan, name):
         assert results[result][1].isfinite().all(), result
 
 
-def test_steps_of_zero_hold_the_state(backend, make_scan):
+def test_steps_of_zero_hold_the_state(backend, make_scan, check):
     arguments = make_scan(1, 30, paths="single", N=1, skip=False)
     arguments["dt"][:, :, 10:] = 0
     arguments["C"] = torch.ones_like(arguments["C"])
@@ -187,7 +175,7 @@ def test_steps_of_zero_hold_the_state(backend, make_scan):
     check(arguments, backend)
 
 
-def test_huge_steps_forget_the_past(backend, make_scan):
+def test_huge_steps_forget_the_past(backend, make_scan, check):
     arguments = make_scan(1, 30, paths="single", N=2, skip=False)
     arguments["dt"][:] = 1e4
     y = selective_scan(**arguments, backend=backend)
