@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cvmh.ops import order_table
+from cvmh.ops import order_table, selective_scan
 
 POISON = float("nan")
 # Largest error in units of the rms of the tensor, by dtype of the tensor. float32: a path of a
@@ -94,6 +94,38 @@ def make_scan():
         return {name: value.to(dtype) for name, value in floats.items()} | others
 
     return make
+
+
+@pytest.fixture
+def run():
+    """Return a function that gives the output of a scan and all gradients, by name."""
+
+    def run(arguments, *, backend, dtype=None, merge=True):
+        scan = dict(arguments)
+        leaves = {}
+        for name, value in arguments.items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                # detach keeps the strides of a slice; a change of dtype would not.
+                leaf = value.detach() if dtype is None else value.detach().to(dtype)
+                scan[name] = leaves[name] = leaf.requires_grad_()
+        y = selective_scan(**scan, backend=backend, merge=merge)
+        generator = torch.Generator().manual_seed(99)
+        upstream = torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y)
+        gradients = torch.autograd.grad(y, list(leaves.values()), upstream)
+        return {"y": y.detach()} | dict(zip(leaves, gradients, strict=True))
+
+    return run
+
+
+@pytest.fixture
+def check(run, assert_close):
+    """Return a function that holds a backend to the reference in float64."""
+
+    def check(arguments, backend, **options):
+        expected = run(arguments, backend="reference", dtype=torch.float64, **options)
+        assert_close(run(arguments, backend=backend, **options), expected)
+
+    return check
 
 
 @pytest.fixture

@@ -11,34 +11,6 @@ from cvmh.ops import _chunks, order_table, pruned_table, selective_scan
 BACKENDS = ["torch", "numba"]
 SIZES = {1: (1, 1), 2: (1, 2), 63: (7, 9), 64: (4, 16), 65: (5, 13), 100: (20, 5)}
 
-
-def run(arguments, *, backend, dtype=None, merge=True):
-    """Return the output and all gradients, by name."""
-    scan = dict(arguments)
-    leaves = {}
-    for name, value in arguments.items():
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
-            # detach keeps the strides of a slice; a change of dtype would not.
-            leaf = value.detach() if dtype is None else value.detach().to(dtype)
-            scan[name] = leaves[name] = leaf.requires_grad_()
-    y = selective_scan(**scan, backend=backend, merge=merge)
-    generator = torch.Generator().manual_seed(99)
-    upstream = torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y.dtype)
-    gradients = torch.autograd.grad(y, list(leaves.values()), upstream)
-    return {"y": y.detach()} | dict(zip(leaves, gradients, strict=True))
-
-
-@pytest.fixture
-def check(assert_close):
-    """Return a function that holds a backend to the reference in float64."""
-
-    def check(arguments, backend, **options):
-        expected = run(arguments, backend="reference", dtype=torch.float64, **options)
-        assert_close(run(arguments, backend=backend, **options), expected)
-
-    return check
-
-
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
 
@@ -98,7 +70,7 @@ def test_bias_without_softplus_on_paths_with_padding(backend, make_scan, check, 
     check(arguments | positive | {"dt_softplus": False}, backend)
 
 
-def test_empty_paths_give_zeros_and_no_gradient(backend, make_scan):
+def test_empty_paths_give_zeros_and_no_gradient(backend, make_scan, run):
     arguments = make_scan(order=order_table("ss2d", 5, 7)[:, :0], gaps=True)
     for name, value in run(arguments, backend=backend).items():
         assert (value == 0).all(), name
@@ -115,7 +87,7 @@ def test_result_does_not_depend_on_blocks_and_chunks(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_sixteen_bit_inputs_give_a_float32_output(backend, make_scan, check, dtype):
+def test_sixteen_bit_inputs_give_a_float32_output(backend, make_scan, run, check, dtype):
     arguments = make_scan(softplus=True, rank=4)
     narrow = {name: arguments[name].to(dtype) for name in ("x", "dt", "B", "C")}
     got = run(arguments | narrow, backend=backend)
@@ -124,7 +96,7 @@ def test_sixteen_bit_inputs_give_a_float32_output(backend, make_scan, check, dty
     check(arguments | narrow, backend)
 
 
-def test_autocast_changes_nothing(backend, make_scan):
+def test_autocast_changes_nothing(backend, make_scan, run):
     arguments = make_scan(rank=4, softplus=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = run(arguments, backend=backend)
@@ -132,7 +104,7 @@ def test_autocast_changes_nothing(backend, make_scan):
         assert torch.equal(value, inside[name]), name
 
 
-def test_two_runs_agree_bit_for_bit(backend, make_scan):
+def test_two_runs_agree_bit_for_bit(backend, make_scan, run):
     arguments = make_scan(16, 20, D=24, N=4, softplus=True, gaps=True)
     first, second = (run(arguments, backend=backend) for _ in range(2))
     for name, value in first.items():
@@ -157,7 +129,7 @@ def test_what_is_not_finite_reaches_all_later_pixels_and_no_earlier_one(
 
 
 @pytest.mark.parametrize("name", ["x", "dt", "B", "C"])
-def test_what_is_not_finite_stays_in_its_image(backend, make_scan, name):
+def test_what_is_not_finite_stays_in_its_image(backend, make_scan, run, name):
     arguments = make_scan(10, 9, D=5, rank=2, softplus=True)
     value = arguments[name].clone()
     value[0] = float("nan")
