@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.compiler import assume_constant_result
 
 from cvmh.errors import KernelError
+from cvmh.ops._export import scan_export
 from cvmh.ops._numba_operator import scan_numba
 from cvmh.ops._torch import scan_torch
+from cvmh.ops._tracing import is_exporting_to_onnx
 from cvmh.ops._triton_operator import scan_triton
 from cvmh.ops.arguments import ScanArguments, check_arguments
 from cvmh.ops.reference import scan_reference
@@ -24,6 +26,7 @@ BACKENDS: dict[str, Callable[[ScanArguments], Tensor]] = {
     "numba": scan_numba,
     "torch": scan_torch,
     "reference": scan_reference,
+    "export": scan_export,
 }
 BACKEND_VARIABLE = "CVMH_SCAN_BACKEND"
 
@@ -72,7 +75,8 @@ def selective_scan(
         backend: ``triton`` (CUDA tensors only), ``numba`` (CPU tensors only), ``torch``,
             ``reference``, or ``auto``: what the environment variable CVMH_SCAN_BACKEND names, else
             ``triton`` on CUDA and ``numba`` on the CPU, where they can be imported, else
-            ``torch``.
+            ``torch``. ``export`` is what torch.onnx.export can translate, without gradients;
+            ``auto`` always takes it there, and nowhere else.
 
     Returns:
         (B, L, D) if merged, else (B, K, L, D); zero where no path comes by.
@@ -116,6 +120,8 @@ def choose_backend(backend: str = "auto", *, device: str = "cpu") -> str:
             this device.
     """
     source = "backend"
+    if backend == "auto" and is_exporting_to_onnx():
+        return "export"
     if backend == "auto" and os.environ.get(BACKEND_VARIABLE):
         backend, source = os.environ[BACKEND_VARIABLE], BACKEND_VARIABLE
     if backend == "auto" and device == "cuda" and _warn_if_triton_is_missing() is None:

@@ -62,7 +62,8 @@ def order_table(
     device = torch.device(device)
     if is_tracing() and not is_exporting_to_onnx():
         return _traced_table(paths, height, width, line_order, device)
-    return _cached_table(paths, height, width, line_order, device)
+    # ONNX has no such operator: sizes become fixed there.
+    return _cached_table(paths, int(height), int(width), line_order, device)
 
 
 def inverse_table(order: Tensor, length: int) -> Tensor:
