@@ -100,6 +100,9 @@ def command(
 
     targets = _targets(scenes, output)
     bundle = load_bundle(checkpoint or newest_bundle())
+    if len(scenes) > 1:
+        for target in targets:
+            make_folder(target.parent)
     failed = 0
     with shown(progress) as callback:
         for scene, target in zip(scenes, targets, strict=True):
@@ -137,9 +140,12 @@ def _targets(scenes: tuple[str, ...], output: str) -> list[Path]:
     """Return the mask of each scene: one file, or a file a scene in a folder or by a pattern."""
     if "{stem}" in output:
         targets = [Path(output.replace("{stem}", Path(scene).stem)) for scene in scenes]
-    elif len(scenes) > 1 or Path(output).is_dir():
+    elif Path(output).is_dir() or (len(scenes) > 1 and not Path(output).suffix):
         targets = [Path(output) / f"{Path(scene).stem}.tif" for scene in scenes]
-        make_folder(Path(output))
+    elif len(scenes) > 1:
+        raise click.UsageError(
+            f"several scenes need a folder or a pattern with {{stem}}, got -o {output}"
+        )
     else:
         targets = [Path(output)]
     if len(set(targets)) < len(targets):

@@ -52,6 +52,15 @@ def test_several_scenes_go_to_a_folder_or_to_a_pattern(
     assert all((tmp_path / name).is_file() for name in masks)
 
 
+def test_one_mask_for_several_scenes_is_refused(cvmh, make_scene, tiny_bundle, visible):
+    scenes = [make_scene("a.tif"), make_scene("b.tif")]
+    before = visible()
+    outcome = cvmh("predict", *scenes, "-o", "mask.tif", "--checkpoint", tiny_bundle)
+    assert outcome.code == 2
+    assert "several scenes need a folder or a pattern with {stem}, got -o mask.tif" in outcome.stderr
+    assert visible() == before
+
+
 def test_one_scene_goes_into_a_folder_that_exists(cvmh, make_scene, tiny_bundle, tmp_path):
     make_scene()
     (tmp_path / "masks").mkdir()
