@@ -7,7 +7,8 @@ A loop over all steps would be slow in ONNX, where each turn costs some calls ho
 computes. So a path is cut into chunks and one turn does the same step of all chunks: a first loop
 over S finds where each chunk would end from zero, a loop over Q hands the ends on, and a second
 loop over S runs each chunk from its true start. Nothing is written in place, and all sizes may be
-symbols.
+symbols. Batches are expanded rather than broadcast: given one image as an example, the exporter
+takes a broadcast batch to have one image always.
 """
 
 from dataclasses import replace
@@ -61,7 +62,7 @@ def _scan(arguments: ScanArguments) -> Tensor:
     inputs = dt * x
     if arguments.order is not None:
         # Padding neither decays nor adds, whatever the pixel holds that stands in for one.
-        is_padding = (arguments.order < 0)[..., None]
+        is_padding = (arguments.order < 0).expand(x.shape[0], -1, -1)[..., None]
         decay_dt, inputs, B = (value.masked_fill(is_padding, 0) for value in (decay_dt, inputs, B))
 
     y = _recur(arguments.A.to(dtype), decay_dt, inputs, B, C)
@@ -97,6 +98,7 @@ def _in_pixel_order(y: Tensor, arguments: ScanArguments) -> Tensor:
     assert arguments.order is not None
     num_batch, num_paths, num_steps, num_channels = y.shape
     inverse = inverse_table(arguments.order, arguments.x.shape[1]).long()
+    inverse = inverse.expand(num_batch, -1, -1)
     first = torch.arange(num_batch * num_paths, device=y.device).view(num_batch, num_paths, 1)
     # A row of zeros after all others stands for what is not visited.
     nowhere = num_batch * num_paths * num_steps
@@ -114,7 +116,7 @@ def _read(values: Tensor, rows: Tensor) -> Tensor:
 def _steps(arguments: ScanArguments, dt: Tensor) -> Tensor:
     """Return dt after weight, bias and softplus."""
     if arguments.dt_weight is not None:
-        dt = dt @ arguments.dt_weight.to(dt.dtype)
+        dt = torch.einsum("bklr,krd->bkld", dt, arguments.dt_weight.to(dt.dtype))
     if arguments.dt_bias is not None:
         dt = dt + arguments.dt_bias.to(dt.dtype)[:, None]
     return functional.softplus(dt) if arguments.dt_softplus else dt

@@ -172,12 +172,13 @@ def test_onnx_takes_orders_and_gaps_as_inputs(make_scan, assert_close):
         assert_close({"y": run(*(other[name] for name in names))}, {"y": expected})
 
 
-def test_a_mixer_becomes_onnx_for_batches_of_any_size(assert_close):
+@pytest.mark.parametrize("num_examples", [1, 2])
+def test_a_mixer_becomes_onnx_for_batches_of_any_size(assert_close, num_examples):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         mixer = SS2D(8, d_state=2)
     generator = torch.Generator().manual_seed(1)
-    run = start(mixer, [torch.ones(2, 6, 11, 8)], [{0: DYNAMIC}])
+    run = start(mixer, [torch.ones(num_examples, 6, 11, 8)], [{0: DYNAMIC}])
     for num_batch in (1, 2, 5):
         image = torch.randn(num_batch, 6, 11, 8, generator=generator)
         with torch.no_grad():
