@@ -1,6 +1,7 @@
-"""Tensors in, tensors out: the selective scan, the paths it follows, and cosine bases."""
+"""Tensors in, tensors out: selective scan, its paths, non-causal SSD, and cosine bases."""
 
 from cvmh.ops.dct import FCANET_TOP16, dct_basis, top_frequencies
+from cvmh.ops.nc_ssd import nc_ssd
 from cvmh.ops.selective_scan import choose_backend, selective_scan, warm_up
 from cvmh.ops.traversal import PrunedTable, inverse_table, order_table, pruned_table
 
@@ -10,6 +11,7 @@ __all__ = [
     "choose_backend",
     "dct_basis",
     "inverse_table",
+    "nc_ssd",
     "order_table",
     "pruned_table",
     "selective_scan",

@@ -85,20 +85,25 @@ def check_arguments(arguments: ScanArguments) -> None:
         ShapeError: If shapes, dtypes or devices do not fit together; all shapes are named.
         KernelError: If A is not negative, or an order has a pixel twice or out of range.
     """
-    _check_types(arguments)
-    _check_shapes(arguments)
-    if _has_values(arguments):
-        _check_values(arguments)
+    tensors = arguments.tensors
+    _check_shapes(arguments, tensors)
+    if have_values(tensors):
+        _check_values(arguments, tensors)
 
 
-def _all_shapes(arguments: ScanArguments) -> str:
-    given = arguments.tensors.items()
-    return "; given: " + ", ".join(f"{name} {tuple(value.shape)}" for name, value in given)
+def check_layouts(tensors: dict[str, Tensor], layouts: dict[str, str]) -> dict[str, int]:
+    """Check that tensors fit together, and return the sizes by their letters.
 
+    Args:
+        tensors: By argument name; the first is the one whose device counts.
+        layouts: What each tensor must look like, in letters; the same letter is the same size.
 
-def _check_types(arguments: ScanArguments) -> None:
-    device = arguments.x.device
-    for name, value in arguments.tensors.items():
+    Raises:
+        ShapeError: If shapes, dtypes or devices do not fit together; all shapes are named.
+    """
+    sizes: dict[str, int] = {}
+    device = next(iter(tensors.values())).device
+    for name, value in tensors.items():
         wanted = None
         if name in INDICES:
             if value.dtype not in (torch.int32, torch.int64):
@@ -107,74 +112,86 @@ def _check_types(arguments: ScanArguments) -> None:
             wanted = f"a floating-point tensor, got {value.dtype}"
         if wanted is None and value.device != device:
             wanted = f"on the device of x, {device}, got {value.device}"
-        if wanted is not None:
-            raise ShapeError(f"{name} must be {wanted}{_all_shapes(arguments)}")
-
-
-def _check_shapes(arguments: ScanArguments) -> None:
-    sizes: dict[str, int] = {}
-    for name, value in arguments.tensors.items():
-        letters, shape = LAYOUTS[name], value.shape
-        if name == "dt" and arguments.dt_weight is not None:
-            letters = "BKLR"
-        if name in INDICES and len(shape) == 3:
-            letters = "BKT"
+        letters, shape = layouts[name], value.shape
         fits = len(shape) == len(letters) and all(
             sizes.get(letter, size) == size for letter, size in zip(letters, shape, strict=True)
         )
-        if not fits:
+        if wanted is None and not fits:
             expected = ", ".join(f"{letter}={sizes.get(letter, 'any')}" for letter in letters)
-            raise ShapeError(
-                f"{name} must be ({expected}), got {tuple(shape)}{_all_shapes(arguments)}"
-            )
+            wanted = f"({expected}), got {tuple(shape)}"
+        if wanted is not None:
+            raise ShapeError(f"{name} must be {wanted}{all_shapes(tensors)}")
         sizes.update(zip(letters, shape, strict=True))
-    reason = None
-    if arguments.order is None and sizes["K"] != 1:
-        reason = f"order is required for K={sizes['K']} paths, got None"
-    elif (arguments.gap is None) != (arguments.gap_dt is None):
-        reason = "gap and gap_dt must be given together"
-    elif arguments.gap is not None and (
-        arguments.order is None or arguments.gap.shape != arguments.order.shape
-    ):
-        reason = "gap must have the shape of order"
-    if reason is not None:
-        raise ShapeError(f"{reason}{_all_shapes(arguments)}")
+    return sizes
 
 
-def _has_values(arguments: ScanArguments) -> bool:
-    return (
-        arguments.x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and all(type(value) in PLAIN for value in arguments.tensors.values())
-    )
+def check_decay(A: Tensor, tensors: dict[str, Tensor]) -> None:
+    """Check that A is negative.
 
-
-def _check_values(arguments: ScanArguments) -> None:
-    A, gap, order = arguments.A, arguments.gap, arguments.order
+    Raises:
+        KernelError: If it is not; the shapes of all tensors are named.
+    """
     # Where there is a NaN it is the maximum, and passes.
     if A.numel() > 0 and (highest := A.detach().amax().item()) >= 0:
         raise KernelError(
             f"A must be negative, got a maximum of {highest:.4g}; "
-            f"pass -exp(A_log){_all_shapes(arguments)}"
+            f"pass -exp(A_log){all_shapes(tensors)}"
         )
+
+
+def have_values(tensors: dict[str, Tensor]) -> bool:
+    """Return whether the values of all tensors are there, and can be looked at without waiting."""
+    return not torch.compiler.is_compiling() and all(
+        type(value) in PLAIN and value.device.type == "cpu" for value in tensors.values()
+    )
+
+
+def all_shapes(tensors: dict[str, Tensor]) -> str:
+    """Return the end of a message, which names all shapes."""
+    given = tensors.items()
+    return "; given: " + ", ".join(f"{name} {tuple(value.shape)}" for name, value in given)
+
+
+def _check_shapes(arguments: ScanArguments, tensors: dict[str, Tensor]) -> None:
+    layouts = dict(LAYOUTS)
+    if arguments.dt_weight is not None:
+        layouts["dt"] = "BKLR"
+    for name in INDICES:
+        if name in tensors and tensors[name].dim() == 3:
+            layouts[name] = "BKT"
+    sizes = check_layouts(tensors, layouts)
+    order, gap, reason = arguments.order, arguments.gap, None
+    if order is None and sizes["K"] != 1:
+        reason = f"order is required for K={sizes['K']} paths, got None"
+    elif (gap is None) != (arguments.gap_dt is None):
+        reason = "gap and gap_dt must be given together"
+    elif gap is not None and (order is None or gap.shape != order.shape):
+        reason = "gap must have the shape of order"
+    if reason is not None:
+        raise ShapeError(f"{reason}{all_shapes(tensors)}")
+
+
+def _check_values(arguments: ScanArguments, tensors: dict[str, Tensor]) -> None:
+    gap, order = arguments.gap, arguments.order
+    check_decay(arguments.A, tensors)
     if gap is not None and gap.numel() > 0 and _known_gaps.bound(gap) is None:
         lowest = int(gap.min())
         if lowest < 0:
-            raise KernelError(f"gap must not be negative, got {lowest}{_all_shapes(arguments)}")
+            raise KernelError(f"gap must not be negative, got {lowest}{all_shapes(tensors)}")
         _known_gaps.keep(gap, lowest)
     if order is not None and order.numel() > 0:
         highest_pixel = _known_orders.bound(order)
         if highest_pixel is None or highest_pixel >= arguments.x.shape[1]:
-            _check_order(arguments, order)
+            _check_order(order, tensors)
 
 
-def _check_order(arguments: ScanArguments, order: Tensor) -> None:
-    length = arguments.x.shape[1]
+def _check_order(order: Tensor, tensors: dict[str, Tensor]) -> None:
+    length = tensors["x"].shape[1]
     low, high = (int(value) for value in order.aminmax())
     if low < -1 or high >= length:
         raise KernelError(
             f"order must hold pixels 0..{length - 1} or -1 for padding, "
-            f"got {low}..{high}{_all_shapes(arguments)}"
+            f"got {low}..{high}{all_shapes(tensors)}"
         )
     # Each path counts in its own row; padding goes to a spare last column.
     rows = order.reshape(-1, order.shape[-1])
@@ -185,7 +202,7 @@ def _check_order(arguments: ScanArguments, order: Tensor) -> None:
         path, pixel = (visits[:, :length] > 1).nonzero()[0].tolist()
         raise KernelError(
             f"order must visit a pixel at most once a path, got pixel {pixel} more than once "
-            f"in path {path % order.shape[-2]}{_all_shapes(arguments)}"
+            f"in path {path % order.shape[-2]}{all_shapes(tensors)}"
         )
     _known_orders.keep(order, high)
 
