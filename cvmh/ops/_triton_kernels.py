@@ -104,7 +104,7 @@ def scan_pass_kernel(
     A_ptr,
     states_ptr,
     sums_ptr,
-    N: tl.constexpr,
+    num_states,
     ADJOINT: tl.constexpr,
     BLOCK_D: tl.constexpr,
     UNROLL: tl.constexpr,
@@ -115,11 +115,11 @@ def scan_pass_kernel(
     channels; float32.
     """
     tile, rest = take_part(tl.program_id(0), tl.cdiv(sizes.num_channels, BLOCK_D))
-    n, rest = take_part(rest, N)
+    n, rest = take_part(rest, num_states)
     number = rest.to(tl.int64)
     off_d = tile * BLOCK_D + tl.arange(0, BLOCK_D)
     in_tile = off_d < sizes.num_channels
-    off_A = (number % sizes.num_paths * N + n) * sizes.num_channels
+    off_A = (number % sizes.num_paths * num_states + n) * sizes.num_channels
     A = tl.load(A_ptr + off_A + off_d, mask=in_tile, other=0.0)
     h = tl.zeros([BLOCK_D], tl.float32)
     for start in range(0, sizes.num_chunks, UNROLL):
@@ -128,13 +128,13 @@ def scan_pass_kernel(
         for i in tl.static_range(UNROLL):
             chunk, mask = _find_chunk(start + i, sizes.num_chunks, in_tile, off_d, ADJOINT)
             off = (number * sizes.num_chunks + chunk) * sizes.num_channels
-            state_ptrs = states_ptr + off * N + n * sizes.num_channels + off_d
+            state_ptrs = states_ptr + off * num_states + n * sizes.num_channels + off_d
             ends = ends + (tl.load(state_ptrs, mask=mask, other=0.0),)
             totals = totals + (tl.load(sums_ptr + off + off_d, mask=mask, other=0.0),)
         for i in tl.static_range(UNROLL):
             chunk, mask = _find_chunk(start + i, sizes.num_chunks, in_tile, off_d, ADJOINT)
             off = (number * sizes.num_chunks + chunk) * sizes.num_channels
-            state_ptrs = states_ptr + off * N + n * sizes.num_channels + off_d
+            state_ptrs = states_ptr + off * num_states + n * sizes.num_channels + off_d
             tl.store(state_ptrs, h, mask=mask)
             h = tl.exp2(A * totals[i]) * h + ends[i]
 

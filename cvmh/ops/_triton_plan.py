@@ -26,9 +26,10 @@ class Table(NamedTuple):
     Attributes:
         chunk: Steps of a chunk, with few states and with many.
         many_states: From how many states on a chunk is the longer one.
-        forward: Tiles by rising number of states; more states than the last has go in groups.
+        forward: Tiles to choose from; more states than one has go in groups.
         backward: The same for the backward.
-        narrow: Channels of a tile where there are few programs.
+        narrow: Channels of a tile where there are few programs, or a low-rank dt, whose weights
+            take registers.
         enough_programs: How many programs are not few.
         chunks_at_once: Chunks whose ends are read at once when they are handed on.
     """
@@ -46,6 +47,9 @@ class Table(NamedTuple):
         return self.chunk[num_states >= self.many_states]
 
 
+# Reading a step and expanding dt costs a program about as much as this many states.
+STEP_COST = 4
+
 # By class of device, the closer name first: "cuda 9" or "hip 9" is a major version of the
 # capability. No class has been measured yet; one row is chosen for registers and serves all.
 TABLES = {
@@ -61,14 +65,8 @@ TABLES = {
     "gpu": Table(
         chunk=(64, 128),
         many_states=8,
-        forward=(
-            Tile(1, 128, 4),
-            Tile(2, 64, 4),
-            Tile(4, 64, 4),
-            Tile(8, 64, 2),
-            Tile(16, 64, 2),
-        ),
-        backward=(Tile(1, 64, 4), Tile(2, 64, 2), Tile(4, 64, 2)),
+        forward=(Tile(1, 128, 4), Tile(4, 64, 4), Tile(16, 64, 2)),
+        backward=(Tile(1, 64, 4), Tile(4, 32, 2)),
         narrow=32,
         enough_programs=4096,
         chunks_at_once=16,
@@ -99,17 +97,20 @@ def table_of(device: torch.device) -> Table:
     return TABLES.get(name, TABLES["gpu"])
 
 
-def choose_tile(table: Table, tiles: tuple[Tile, ...], *, num_states: int, lanes: int) -> Tile:
-    """Return the tile for a number of states.
+def choose_tile(
+    table: Table, tiles: tuple[Tile, ...], *, num_states: int, rank: int, lanes: int
+) -> Tile:
+    """Return the tile for a scan.
 
     Args:
         table: The sizes for the device.
         tiles: ``table.forward`` or ``table.backward``.
         num_states: N.
+        rank: Columns of dt that the kernels expand, or 0.
         lanes: Channels of all chunks, planes and images of one launch.
     """
-    tile = next((tile for tile in tiles if tile.states >= num_states), tiles[-1])
-    if lanes // tile.channels < table.enough_programs:
+    tile = min(tiles, key=lambda tile: -(-num_states // tile.states) * (tile.states + STEP_COST))
+    if rank > 0 or lanes // tile.channels < table.enough_programs:
         return tile._replace(channels=min(table.narrow, tile.channels))
     return tile
 

@@ -143,7 +143,9 @@ class Problem:
     def choose_tile(self, tiles: tuple[Tile, ...]) -> Tile:
         """Return what a program holds, of those of the device's table."""
         lanes = self.num_batch * self.num_planes * self.sizes.num_chunks * self.sizes.num_channels
-        return choose_tile(self.table, tiles, num_states=self.num_states, lanes=lanes)
+        return choose_tile(
+            self.table, tiles, num_states=self.num_states, rank=self.rank, lanes=lanes
+        )
 
     def count_tiles(self, tile: Tile) -> int:
         """Return how many tiles hold all channels."""
@@ -204,8 +206,7 @@ class Problem:
         )
         num_tiles = -(-sizes.num_channels // self.table.narrow)
         scan_pass_kernel[(num_tiles * self.num_states * self.num_batch * sizes.num_paths,)](
-            *(sizes, self.A_KND, states, sums),
-            N=self.num_states,
+            *(sizes, self.A_KND, states, sums, self.num_states),
             ADJOINT=is_adjoint,
             BLOCK_D=self.table.narrow,
             UNROLL=self.table.chunks_at_once,
