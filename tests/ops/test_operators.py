@@ -140,6 +140,16 @@ def test_exported_mixers_take_maps_of_other_sizes(ss2d, image):
         assert torch.equal(program.module()(image), ss2d(image))
 
 
+@pytest.mark.parametrize("paths", ["cs2d", "single"])
+def test_order_tables_of_graphs_keep_the_rules_of_torch(paths):
+    make = torch.ops.cvmh.order_table
+    inputs = (paths, 3, 4, "natural", torch.device("cpu"))
+    assert set(torch.library.opcheck(make, inputs).values()) == {"SUCCESS"}
+    # A graph may write into what it is given.
+    make(*inputs).zero_()
+    assert order_table(paths, 3, 4).max() == 11
+
+
 def test_tables_made_while_tracing_are_real(ss2d):
     # A size that no other test has, so that the table is not in the cache.
     image = torch.ones(1, 11, 13, 8)
