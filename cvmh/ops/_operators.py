@@ -10,6 +10,7 @@ laid out as the backend likes, and two backends may run on the same device.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,14 +91,6 @@ def define_scan(
         arguments = _arguments(values)
         return _new_output(arguments), _new_states(kernels, arguments, keep_states)
 
-    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        states = output[1]
-        ctx.save_for_backward(*inputs[:NUM_TENSORS], states)
-        ctx.flags = inputs[NUM_TENSORS:-1]
-        ctx.mark_non_differentiable(states)
-        # Or a gradient of the states would be made, of zeros.
-        ctx.set_materialize_grads(False)
-
     def differentiate(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
         *tensors, states = ctx.saved_tensors
         results = iter(propagate(grad, states, *tensors, *ctx.flags))
@@ -106,17 +99,27 @@ def define_scan(
 
     scan.register_fake(forward_fake)
     propagate.register_fake(_backward_fake)
-    scan.register_autograd(differentiate, setup_context=save)
+    scan.register_autograd(differentiate, setup_context=_save)
 
-    def run(arguments: ScanArguments) -> Tensor:
-        values = [getattr(arguments, field) for field in FIELDS]
-        keep_states = torch.is_grad_enabled() and any(
-            value is not None and value.requires_grad for value in values[: len(FLOATS)]
-        )
-        y: Tensor = scan(*values, keep_states)[0]
-        return y
+    return partial(_run, scan)
 
-    return run
+
+def _run(scan: Callable[..., tuple[Tensor, Tensor]], arguments: ScanArguments) -> Tensor:
+    values = [getattr(arguments, field) for field in FIELDS]
+    keep_states = torch.is_grad_enabled() and any(
+        value is not None and value.requires_grad for value in values[: len(FLOATS)]
+    )
+    return scan(*values, keep_states)[0]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Keep what the backward needs of the inputs and the output of a forward operator."""
+    states = output[1]
+    ctx.save_for_backward(*inputs[:NUM_TENSORS], states)
+    ctx.flags = inputs[NUM_TENSORS:-1]
+    ctx.mark_non_differentiable(states)
+    # Or a gradient of the states would be made, of zeros.
+    ctx.set_materialize_grads(False)
 
 
 def _arguments(values: Any) -> ScanArguments:
