@@ -16,6 +16,10 @@ from cvmh.ops._triton_kernels import scan_fwd_kernel
 from cvmh.ops._triton_problem import Problem, map_of
 from cvmh.ops.arguments import ScanArguments
 
+OLDEST = (3, 6)
+if tuple(int(part) for part in triton.__version__.split(".")[:2]) < OLDEST:
+    raise ImportError(f"triton 3.6 or newer is needed, got {triton.__version__}")
+
 
 def is_interpreted() -> bool:
     """Return whether triton's interpreter runs the kernels, which takes tensors on the CPU."""
