@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from cvmh.errors import KernelError
 from cvmh.ops.arguments import ScanArguments
 
 
@@ -131,6 +132,9 @@ def pair_paths(order: Tensor, *, num_pixels: int, merge: bool) -> Pairing:
     """Return how the paths of an order, (K, T) or (B, K, T), share programs.
 
     Orders of single images are new with every call, and not looked at.
+
+    Raises:
+        KernelError: If a table on a CUDA device would have to be looked at in a capture.
     """
     num_paths = order.shape[-2]
     slots = torch.arange(num_paths, dtype=torch.int32, device=order.device)
@@ -147,6 +151,11 @@ def pair_paths(order: Tensor, *, num_pixels: int, merge: bool) -> Pairing:
 
 
 def _look_at(order: Tensor, num_pixels: int) -> Pairing:
+    if order.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise KernelError(
+            "order must have been scanned before a CUDA graph is captured, got a new table; "
+            "keep the tensor and run once without capture"
+        )
     num_paths, num_steps = order.shape
     is_reverse = (order[:, None] == order.flip(1)).all(dim=-1)
     is_complete = (order >= 0).all() & (num_steps == num_pixels)

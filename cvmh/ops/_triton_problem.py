@@ -83,8 +83,8 @@ class Problem:
         if arguments.dt_weight is not None:
             weight = arguments.dt_weight.float().contiguous()
             rank = weight.shape[1]
-        if rank > LARGEST_RANK or (arguments.dt_weight is not None and rank == 0):
-            dt, rank = dt.float() @ weight, 0
+            if not 0 < rank <= LARGEST_RANK:
+                dt, rank = dt.float() @ weight, 0
         table = table_of(x.device)
         chunk = table.chunk_size(num_states)
         return cls(

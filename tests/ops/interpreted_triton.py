@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cvmh.ops import _triton, order_table, selective_scan
+from cvmh.ops._operators import FIELDS, FLOATS
 
 
 def test_the_interpreter_is_on():
@@ -95,3 +96,18 @@ def test_double_precision_goes_to_torch(make_scan):
     arguments = make_scan(2, 3, dtype=torch.float64)
     expected = selective_scan(**arguments, backend="torch")
     assert torch.equal(selective_scan(**arguments, backend="triton"), expected)
+
+
+# opcheck looks at gradients of copies that it made itself.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_operators_keep_the_rules_of_torch(make_scan):
+    arguments = make_scan(1, 3, B=1, D=2, N=1, paths="bidirectional", skip=False)
+    inputs = [(arguments | {"merge": True}).get(field) for field in FIELDS]
+    forward = torch.ops.cvmh.selective_scan_triton_fwd
+    backward = torch.ops.cvmh.selective_scan_triton_bwd
+    y, states = forward(*inputs, True)
+    torch.library.opcheck(backward, (torch.ones_like(y), states, *inputs))
+    for leaf in inputs[: len(FLOATS)]:
+        if leaf is not None:
+            leaf.requires_grad_()
+    torch.library.opcheck(forward, (*inputs, True))

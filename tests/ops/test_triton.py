@@ -52,6 +52,14 @@ def test_orders_of_single_images_are_not_looked_at():
     assert pair_paths(order, num_pixels=9, merge=True)[1:] == (1, False)
 
 
+def test_a_new_table_in_a_capture_is_refused(monkeypatch):
+    order = order_table("ss2d", 2, 3).clone()
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(KernelError, match="scanned before a CUDA graph is captured, got a new"):
+        pair_paths(order, num_pixels=6, merge=True)
+
+
 def test_tables_of_inference_mode_pair_too():
     with torch.inference_mode():
         order = order_table("ss2d", 3, 3).clone()
