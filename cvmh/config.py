@@ -60,11 +60,11 @@ class AugmentSettings(Settings):
 
     flips: float = Field(0.5, ge=0, le=1)
     rotations: float = Field(0.75, ge=0, le=1)
-    radiometry: float = Field(0.9, ge=0, le=1)
-    brightness: float = Field(0.4, ge=0)
-    contrast: float = Field(0.4, ge=0)
-    band_shift: float = Field(0.25, ge=0)
-    noise: float = Field(0.1, ge=0)
+    radiometry: float = Field(0.5, ge=0, le=1)
+    brightness: float = Field(0.2, ge=0)
+    contrast: float = Field(0.2, ge=0)
+    band_shift: float = Field(0.1, ge=0)
+    noise: float = Field(0.05, ge=0)
 
 
 class TrainSettings(Settings):
