@@ -131,15 +131,15 @@ def test_the_environment_chooses_only_where_the_caller_does_not(monkeypatch):
 
 def test_without_numba_scans_warn_once_and_run_in_torch(monkeypatch, make_scan):
     monkeypatch.delenv("CVMH_SCAN_BACKEND", raising=False)
-    monkeypatch.setattr(scan_module, "_why_not_numba", lambda: "No module named 'numba'")
-    scan_module._warn_if_numba_is_missing.cache_clear()
+    monkeypatch.setattr(scan_module, "_why_missing", lambda name: f"No module named {name!r}")
+    scan_module._warn_if_missing.cache_clear()
     with pytest.warns(UserWarning, match="slower, for want of numba: No module named 'numba'"):
         y = selective_scan(**make_scan())
     assert torch.equal(y, selective_scan(**make_scan(), backend="torch"))
     assert choose_backend() == "torch"
     with pytest.raises(KernelError, match="backend 'numba' cannot be imported: No module"):
         choose_backend("numba")
-    scan_module._warn_if_numba_is_missing.cache_clear()
+    scan_module._warn_if_missing.cache_clear()
 
 
 def test_numba_is_for_the_cpu():
@@ -158,11 +158,11 @@ def test_triton_is_for_cuda(monkeypatch):
 
 def test_without_triton_scans_on_cuda_warn_once_and_run_in_torch(monkeypatch):
     monkeypatch.delenv("CVMH_SCAN_BACKEND", raising=False)
-    monkeypatch.setattr(scan_module, "_why_not_triton", lambda: "No module named 'triton'")
-    scan_module._warn_if_triton_is_missing.cache_clear()
+    monkeypatch.setattr(scan_module, "_why_missing", lambda name: f"No module named {name!r}")
+    scan_module._warn_if_missing.cache_clear()
     with pytest.warns(UserWarning, match="slower, for want of triton: No module named 'triton'"):
         assert choose_backend("auto", device="cuda") == "torch"
     assert choose_backend("auto", device="cuda") == "torch"
     with pytest.raises(KernelError, match="backend 'triton' cannot be imported: No module"):
         choose_backend("triton", device="cuda")
-    scan_module._warn_if_triton_is_missing.cache_clear()
+    scan_module._warn_if_missing.cache_clear()
