@@ -53,7 +53,8 @@ def choose_bands(paths: Sequence[Path], wanted: Sequence[int] | None = None) -> 
                     f"{dtype} and {path} has {raster.num_bands} of {found}"
                 )
     alpha = None
-    if wanted is None and tagged is not None and all(map(_has_alpha, paths[:IMAGES_JUDGED])):
+    is_free = tagged is not None and tagged not in (wanted or ())
+    if is_free and all(map(_has_alpha, paths[:IMAGES_JUDGED])):
         alpha = tagged
     bands = tuple(wanted or (b for b in range(1, num_bands + 1) if b != alpha))
     if not bands:
