@@ -34,7 +34,7 @@ TINY = {
     "encoder_depths": [1, 1, 1, 1],
     "decoder_depths": [1, 1, 1, 1],
     "num_frequencies": 2,
-    "stem_widths": [4, 8],
+    "stem_widths": [8, 16],
 }
 BLOCK = 16
 

@@ -43,7 +43,7 @@ def test_options_and_assignments_win_over_the_config_file(train_tiny, tmp_path):
     config = RunConfig.read(tmp_path / "run" / "config.yaml")
     assert (config.train.seed, config.train.dice, config.train.epochs) == (7, 0.5, 1)
     assert (config.model.name, config.data.tile) == ("cvmh_unet_nano", 32)
-    assert config.model.settings["stem_widths"] == [4, 8]
+    assert config.model.settings["stem_widths"] == [8, 16]
 
 
 def test_without_a_folder_the_run_is_named_after_data_network_and_time(train_tiny, tmp_path):
