@@ -8,19 +8,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cvmh.ops._numba_kernels import (
-    PLAN,
-    compile_kernel,
-    count_scratch,
-    make_backward,
-    make_forward,
-)
+from cvmh.ops._numba_backward import count_backward_scratch, make_backward
+from cvmh.ops._numba_forward import count_forward_scratch, make_forward
+from cvmh.ops._numba_kernels import PLAN, compile_kernel
 from cvmh.ops._numba_sizes import LANES, chunk_size
 from cvmh.ops._numba_threads import FUNCTION, Function, count_threads, run_on_threads
 from cvmh.ops._operators import FLOATS
@@ -35,11 +31,22 @@ FIXED_COST, STATE_COST, LONG = 2.0, 0.5, 1e6
 NOTICED_SECONDS = 1.0
 
 
+class Pass(NamedTuple):
+    """What makes a kernel, and how many floats of scratch memory a thread needs for it."""
+
+    make: Callable[[int], Any]
+    count_scratch: Callable[[int, int, int, int], int]
+
+
+FORWARD = Pass(make_forward, count_forward_scratch)
+BACKWARD = Pass(make_backward, count_backward_scratch)
+
+
 def run_forward(arguments: ScanArguments, states: Tensor) -> Tensor:
     """Return y, and write the states before all chunks, unless there is no room for any."""
     problem = _Problem.of(arguments)
     y = problem.new_output()
-    problem.run(make_forward, y=y, states=states if states.numel() > 0 else None)
+    problem.run(FORWARD, y=y, states=states if states.numel() > 0 else None)
     return y
 
 
@@ -52,8 +59,8 @@ def run_backward(arguments: ScanArguments, states: Tensor, grad: Tensor) -> list
 
 def warm_up() -> None:
     """Compile both kernels, or read them from numba's cache, so that no scan has to."""
-    _entry(make_forward)
-    _entry(make_backward)
+    _entry(FORWARD.make)
+    _entry(BACKWARD.make)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +69,7 @@ class _Problem:
 
     x: Tensor
     dt: Tensor
-    A: Tensor
+    A_KND: Tensor
     B: Tensor
     C: Tensor
     D: Tensor | None
@@ -83,7 +90,7 @@ class _Problem:
         return cls(
             x=arguments.x.float().contiguous(),
             dt=dt.contiguous() if arguments.dt_weight is None else dt,
-            A=arguments.A.float().contiguous(),
+            A_KND=arguments.A.float().transpose(1, 2).contiguous(),
             B=arguments.B.float(),
             C=arguments.C.float(),
             D=_packed(arguments.D),
@@ -104,14 +111,14 @@ class _Problem:
     @property
     def chunk(self) -> int:
         """Steps of a chunk."""
-        return chunk_size(self.A.shape[2])
+        return chunk_size(self.A_KND.shape[1])
 
     @property
     def tile(self) -> int:
         """Channels of a tile, a multiple of LANES."""
         num_batch, _, num_channels = self.x.shape
         wanted = min(ENOUGH_JOBS // max(num_batch, 1), num_channels // (TILE // 2))
-        num_tiles = max(-(-num_channels // TILE), wanted, 1)
+        num_tiles = max(-(-num_channels // (TILE // 2)), wanted, 1)
         return -(-num_channels // (num_tiles * LANES)) * LANES
 
     @property
@@ -122,28 +129,28 @@ class _Problem:
     @property
     def is_long(self) -> bool:
         """Whether a forward pass takes so long that threads are worth waking: about 1 ms."""
-        lanes = self.x.shape[0] * self.A.shape[0] * self.order.shape[-1] * self.x.shape[2]
-        return lanes * (FIXED_COST + self.A.shape[2] * STATE_COST) > LONG
+        lanes = self.x.shape[0] * self.A_KND.shape[0] * self.order.shape[-1] * self.x.shape[2]
+        return lanes * (FIXED_COST + self.A_KND.shape[1] * STATE_COST) > LONG
 
     def new_output(self) -> Tensor:
         """Return a map of zeros, (B, L, D) or unmerged (B, K, L, D)."""
         num_batch, length, num_channels = self.x.shape
         if self.merge:
             return self.x.new_zeros(num_batch, length, num_channels)
-        return self.x.new_zeros(num_batch, self.A.shape[0], length, num_channels)
+        return self.x.new_zeros(num_batch, self.A_KND.shape[0], length, num_channels)
 
-    def run(self, kernel: Callable[[int], Any], *, y: Tensor, **others: Tensor | None) -> None:
+    def run(self, kernel: Pass, *, y: Tensor, **others: Tensor | None) -> None:
         """Run a kernel; ``others`` are what it reads or writes besides the inputs and ``y``."""
         num_batch, length, num_channels = self.x.shape
-        num_paths, _, num_states = self.A.shape
+        num_paths, num_states, _ = self.A_KND.shape
         num_jobs = num_batch * self.num_tiles
         if num_jobs == 0 or num_paths == 0:
             return
         num_threads = count_threads(num_jobs) if self.is_long else 1
-        size = count_scratch(self.chunk, self.tile, num_states, self.rank)
+        size = kernel.count_scratch(self.chunk, self.tile, num_states, self.rank)
         scratch = self.x.new_empty(num_threads * size)
         counters = torch.zeros(2, dtype=torch.int64)
-        names = ("x", "A", "D", "gap_dt", "dt_bias", "dt_weight", "order", "gap")
+        names = ("x", "A_KND", "D", "gap_dt", "dt_bias", "dt_weight", "order", "gap")
         tensors = {name: getattr(self, name) for name in names} | others
         tensors |= {"dt": self.dt, "B": self.B, "C": self.C, "y": y}
         values = {name: _address(value) for name, value in tensors.items()}
@@ -170,13 +177,13 @@ class _Problem:
             for axis, stride in zip(("image", "path", "pixel", last), strides, strict=True):
                 values[f"{name}_{axis}"] = stride
         plan = np.array([values.get(name, 0) for name in PLAN.names or ()], dtype=np.int64)
-        run_on_threads(_entry(kernel), plan.ctypes.data, num_threads)
+        run_on_threads(_entry(kernel.make), plan.ctypes.data, num_threads)
 
 
 def _propagate(problem: _Problem, states: Tensor, grad: Tensor) -> list[Tensor]:
     """Return the gradients of all ``FLOATS``, given that of the output."""
     num_batch, length, num_channels = problem.x.shape
-    num_paths, _, num_states = problem.A.shape
+    num_paths, num_states, _ = problem.A_KND.shape
     rank, new_zeros = problem.rank, problem.x.new_zeros
     narrow_size, num_small = rank + 2 * num_states, num_states + 3 + rank
     grad_x = torch.zeros_like(problem.x)
@@ -184,7 +191,7 @@ def _propagate(problem: _Problem, states: Tensor, grad: Tensor) -> list[Tensor]:
     narrow = new_zeros(problem.num_tiles, num_batch, num_paths, length, narrow_size)
     small = new_zeros(num_batch, num_paths, num_small, num_channels)
     problem.run(
-        make_backward,
+        BACKWARD,
         y=grad.float().contiguous(),
         states=states,
         grad_x=grad_x,
@@ -218,14 +225,14 @@ def _address(tensor: Tensor | None) -> int:
 
 
 @cache
-def _entry(kernel: Callable[[int], Any]) -> Function:
+def _entry(make: Callable[[int], Any]) -> Function:
     """Return a kernel compiled for this machine, to be called with the address of a plan."""
     # Told while it lasts: afterwards nobody wonders any more what takes so long.
     notice = threading.Timer(NOTICED_SECONDS, _tell_of_compilation)
     notice.daemon = True
     notice.start()
     try:
-        machine_code = compile_kernel(kernel)
+        machine_code = compile_kernel(make)
     finally:
         notice.cancel()
     function = FUNCTION(machine_code.address)

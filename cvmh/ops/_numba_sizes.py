@@ -2,11 +2,11 @@
 
 from cvmh.ops.arguments import ScanArguments
 
-# Floats of a vector.
-LANES = 8
+# Floats of a vector. A processor with narrower registers takes two or four for one.
+LANES = 16
 # Steps between two states that are kept for the backward pass; the buffers of a chunk shall stay
 # in the cache, and with many states there are more of them.
-CHUNK, CHUNK_OF_MANY_STATES, MANY_STATES = 64, 32, 4
+CHUNK, CHUNK_OF_MANY_STATES, MANY_STATES = 128, 64, 8
 
 
 def chunk_size(num_states: int) -> int:

@@ -1,7 +1,7 @@
-"""Eight floats as one value of numba, and bare memory: what the scan kernels are written in.
+"""Sixteen floats as one value of numba, and bare memory: what the scan kernels are written in.
 
 Loops over channels are written in these vectors, so that no compiler has to find out that they
-could be; LLVM maps eight lanes to the registers that a processor has. Addresses are integers, and
+could be; LLVM maps their lanes to the registers that a processor has. Addresses are integers, and
 an index counts elements of its own size. NaN and Inf are kept: the only liberty that LLVM is
 given is to fuse a product and a sum.
 """
@@ -19,6 +19,7 @@ from cvmh.ops._numba_sizes import LANES
 
 FLOAT, INT, LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 FLOATS, INTS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT, LANES)
+MASK = ir.VectorType(ir.IntType(1), LANES)
 
 LOG2_E = 1.4426950408889634
 # LOG2_E as a float32, and what that leaves.
@@ -34,10 +35,10 @@ SHIFTER = 1.5 * 2**23
 
 
 class VectorType(types.Type):
-    """The type of eight floats."""
+    """The type of LANES floats."""
 
     def __init__(self) -> None:
-        super().__init__(name="floats8")
+        super().__init__(name=f"floats{LANES}")
 
 
 vector = VectorType()
@@ -45,14 +46,22 @@ vector = VectorType()
 
 @register_model(VectorType)
 class VectorModel(models.PrimitiveModel):
-    """Holds eight floats as LLVM's own vector."""
+    """Holds LANES floats as LLVM's own vector."""
 
     def __init__(self, dmm: Any, fe_type: Any) -> None:
         super().__init__(dmm, fe_type, FLOATS)
 
 
-def _emits(key: Any, result: types.Type, *arguments: types.Type) -> Callable[[Any], Any]:
-    """Let kernels call ``key``; the decorated function emits its instructions."""
+def _emits(
+    key: Any,
+    result: types.Type,
+    *arguments: types.Type,
+    on_avx512: Callable[..., Any] | None = None,
+) -> Callable[[Any], Any]:
+    """Let kernels call ``key``; the decorated function emits its instructions.
+
+    Where the machine has AVX-512, ``on_avx512`` does, if there is one.
+    """
 
     def decorate(emit: Callable[..., Any]) -> Any:
         cases = [signature(result, *arguments)]
@@ -61,7 +70,8 @@ def _emits(key: Any, result: types.Type, *arguments: types.Type) -> Callable[[An
 
         @lower_builtin(key, *arguments)
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            value = emit(builder, *args)
+            use = on_avx512 if on_avx512 and _has_avx512(context) else emit
+            value = use(builder, *args)
             return context.get_dummy_value() if result is types.void else value
 
         return key
@@ -69,13 +79,24 @@ def _emits(key: Any, result: types.Type, *arguments: types.Type) -> Callable[[An
     return decorate
 
 
-def _define(result: types.Type, *arguments: types.Type) -> Callable[[Any], Any]:
+def _define(result: types.Type, *arguments: types.Type, **others: Any) -> Callable[[Any], Any]:
     """Make a function that kernels can call of one that emits its instructions."""
-    return lambda emit: _emits(emit, result, *arguments)(emit)
+    return lambda emit: _emits(emit, result, *arguments, **others)(emit)
+
+
+def _has_avx512(context: Any) -> bool:
+    """Return whether code is made for a processor with AVX-512 on sixteen floats."""
+    # What numba makes code for, which need not be what the machine is.
+    features = context.codegen().magic_tuple()[2].split(",")
+    return LANES == 16 and {"+avx512f", "+avx512dq"} <= set(features)
 
 
 def _all(value: float) -> ir.Constant:
     return ir.Constant(FLOATS, [value] * LANES)
+
+
+def _bits(value: int) -> ir.Constant:
+    return ir.Constant(INT, value)
 
 
 def _add(builder: Any, a: Any, b: Any) -> Any:
@@ -105,14 +126,70 @@ def _floats_at(builder: Any, address: Any, index: Any) -> Any:
 
 @_define(vector, types.int64, types.int64)
 def load_vector(builder: Any, address: Any, index: Any) -> Any:
-    """Return the eight floats from element ``index`` on."""
+    """Return the floats from element ``index`` on."""
     return builder.load(_floats_at(builder, address, index), align=4)
 
 
 @_define(types.void, types.int64, types.int64, vector)
 def store_vector(builder: Any, address: Any, index: Any, value: Any) -> Any:
-    """Write eight floats from element ``index`` on."""
+    """Write floats from element ``index`` on."""
     builder.store(value, _floats_at(builder, address, index), align=4)
+
+
+@_define(vector, types.int64, types.int64, types.int64)
+def load_lanes(builder: Any, address: Any, index: Any, count: Any) -> Any:
+    """Return the floats from element ``index`` on, no more than ``count``, the others zero."""
+    pointer = _floats_at(builder, address, index)
+    with builder.if_else(_is_whole(builder, count), likely=True) as (then, otherwise):
+        with then:
+            whole, then_block = builder.load(pointer, align=4), builder.block
+        with otherwise:
+            part = _call_masked(
+                builder, "load", FLOATS, pointer, _bits(4), _mask(builder, count), _all(0)
+            )
+            otherwise_block = builder.block
+    result = builder.phi(FLOATS)
+    result.add_incoming(whole, then_block)
+    result.add_incoming(part, otherwise_block)
+    return result
+
+
+@_define(types.void, types.int64, types.int64, types.int64, vector)
+def store_lanes(builder: Any, address: Any, index: Any, count: Any, value: Any) -> Any:
+    """Write floats from element ``index`` on, no more than ``count``."""
+    pointer = _floats_at(builder, address, index)
+    with builder.if_else(_is_whole(builder, count), likely=True) as (then, otherwise):
+        with then:
+            builder.store(value, pointer, align=4)
+        with otherwise:
+            mask = _mask(builder, count)
+            _call_masked(builder, "store", ir.VoidType(), value, pointer, _bits(4), mask)
+
+
+def _is_whole(builder: Any, count: Any) -> Any:
+    return builder.icmp_signed(">=", count, ir.Constant(LONG, LANES))
+
+
+def _mask(builder: Any, count: Any) -> Any:
+    """Return which lanes are below a count."""
+    return builder.icmp_signed(
+        "<", ir.Constant(INTS, list(range(LANES))), _spread(builder, builder.trunc(count, INT))
+    )
+
+
+def _call_masked(builder: Any, name: str, result: ir.Type, *args: Any) -> Any:
+    """Call LLVM's load or store of some lanes; their operands are (pointer, alignment, mask)."""
+    kind = ir.FunctionType(result, [arg.type for arg in args])
+    function = f"llvm.masked.{name}.v{LANES}f32.p0"
+    return builder.call(builder.module.declare_intrinsic(function, fnty=kind), args)
+
+
+@_define(types.void, types.int64, types.int64)
+def prefetch(builder: Any, address: Any, index: Any) -> Any:
+    """Call the memory around an element into the cache; any address will do."""
+    args = [_element(builder, address, index, FLOAT), _bits(0), _bits(3), _bits(1)]
+    kind = ir.FunctionType(ir.VoidType(), [arg.type for arg in args])
+    builder.call(builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind), args)
 
 
 @_define(types.float32, types.int64, types.int64)
@@ -154,18 +231,26 @@ def take_ticket(builder: Any, address: Any, index: Any) -> Any:
 
 @_define(vector, types.float32)
 def fill(builder: Any, value: Any) -> Any:
-    """Return eight times the same float."""
-    single = builder.insert_element(ir.Constant(FLOATS, ir.Undefined), value, ir.Constant(INT, 0))
+    """Return the same float in all lanes."""
+    return _spread(builder, value)
+
+
+def _spread(builder: Any, value: Any) -> Any:
+    """Return a vector with the same value in all lanes."""
+    nothing = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+    single = builder.insert_element(nothing, value, _bits(0))
     return builder.shuffle_vector(single, single, ir.Constant(INTS, [0] * LANES))
 
 
 @_define(types.float32, vector)
 def sum_lanes(builder: Any, value: Any) -> Any:
-    """Return the sum of eight floats."""
-    for half in (4, 2, 1):
+    """Return the sum of all lanes."""
+    half = LANES
+    while half > 1:
+        half //= 2
         lanes = ir.Constant(INTS, [(lane + half) % LANES for lane in range(LANES)])
         value = builder.fadd(value, builder.shuffle_vector(value, value, lanes))
-    return builder.extract_element(value, ir.Constant(INT, 0))
+    return builder.extract_element(value, _bits(0))
 
 
 def _call(builder: Any, name: str, *args: Any) -> Any:
@@ -202,9 +287,24 @@ def _nearest(builder: Any, x: Any) -> tuple[Any, Any]:
     return builder.fsub(shifted, _all(SHIFTER)), shifted
 
 
-@_define(vector, vector)
+def _exp2_on_avx512(builder: Any, x: Any) -> Any:
+    """As exp2, by the two instructions that take a float apart and scale one, without clamping."""
+    every, current = ir.Constant(ir.IntType(16), -1), _bits(4)
+    rest = _call_avx512(builder, "reduce", x, _bits(0), _all(0), every, current)
+    result = _fuse(builder, rest, _polynomial(builder, rest, EXP2), _all(1))
+    whole = builder.fsub(x, rest)
+    return _call_avx512(builder, "scalef", result, whole, _all(0), every, current)
+
+
+def _call_avx512(builder: Any, name: str, *args: Any) -> Any:
+    kind = ir.FunctionType(FLOATS, [arg.type for arg in args])
+    function = f"llvm.x86.avx512.mask.{name}.ps.512"
+    return builder.call(builder.module.declare_intrinsic(function, fnty=kind), args)
+
+
+@_define(vector, vector, on_avx512=_exp2_on_avx512)
 def exp2(builder: Any, x: Any) -> Any:
-    """Return 2^x: zero below some 2^-126, not finite from 2^128 on."""
+    """Return 2^x: zero below some 2^-126, not finite above some 2^127."""
     # The bits of 2^-127, made as those of the others are, happen to be those of zero.
     x = builder.select(builder.fcmp_ordered("<", x, _all(-127)), _all(-127), x)
     x = builder.select(builder.fcmp_ordered(">", x, _all(128)), _all(128), x)

@@ -145,6 +145,58 @@ assert x.grad is not None
     assert process.returncode == 0, errors
 
 
+def test_a_second_process_finds_the_kernels_in_the_cache(start_python, tmp_path):
+    code = """
+import os, sys
+os.environ["NUMBA_CACHE_DIR"] = sys.argv[1]
+from cvmh.ops import warm_up
+warm_up()
+"""
+    found = []
+    for _ in range(2):
+        process = start_python("-c", code, str(tmp_path))
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        found.append(sorted(path.name for path in tmp_path.rglob("*.nbc")))
+    assert len(found[0]) == 2 and found[0] == found[1]
+
+
+@pytest.mark.parametrize("features", ["of this machine", "none"])
+def test_powers_of_two_are_right_to_the_last_bits(start_python, features):
+    """Every processor has at least one of the two ways to make them."""
+    code = """
+import sys, numpy as np
+from numba import njit
+from cvmh.ops import _numba_vectors as vectors
+if sys.argv[1] == "none":
+    vectors._has_avx512 = lambda context: False
+@njit
+def powers(source, target, count):
+    for index in range(0, count, vectors.LANES):
+        value = vectors.exp2(vectors.load_vector(source, index))
+        vectors.store_vector(target, index, value)
+inf, nan = np.inf, np.nan
+special = [0, -0.0, 1, -1, -126, -127.5, -200, -1e30, -inf, 127, 128, 1e30, inf, nan, 0.5, -0.5]
+x = np.concatenate([special, np.linspace(-126, 127.4, 4000), -np.logspace(-9, 2, 4000)])
+x = x[: len(x) // 16 * 16].astype(np.float32)
+y = np.empty_like(x)
+powers(x.ctypes.data, y.ctypes.data, len(x))
+with np.errstate(over="ignore"):
+    exact = np.exp2(x.astype(np.float64))
+ordinary = (x >= -126) & (x < 127.5)
+assert (abs(y[ordinary] / exact[ordinary] - 1) <= 2e-7).all()
+assert (y[x < -126] <= 2**-125.9).all() and (y[x < -160] == 0).all()
+assert not np.isfinite(y[x >= 128]).any() and np.isnan(y[np.isnan(x)]).all()
+# Slow decays keep their distance from one.
+slow = (x < 0) & (x > -1e-4)
+distance = -np.expm1(x[slow].astype(np.float64) * np.log(2))
+assert (abs(1.0 - y[slow].astype(np.float64) - distance) <= 6e-8).all()
+"""
+    process = start_python("-c", code, features)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+
+
 def test_without_a_folder_for_a_cache_kernels_are_compiled(monkeypatch):
     calls = []
 

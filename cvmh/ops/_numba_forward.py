@@ -1,0 +1,102 @@
+"""The selective scan over a map, forwards, as a kernel of numba."""
+
+from numba import carray, njit
+
+from cvmh.ops._numba_kernels import (
+    AHEAD,
+    at,
+    copy_vectors,
+    expand_dt,
+    gap_before,
+    lay_rows,
+    load_rows,
+    pixel_at,
+    start_walk,
+    take_job,
+    take_scratch,
+)
+from cvmh.ops._numba_sizes import LANES
+from cvmh.ops._numba_vectors import (
+    exp2,
+    fill,
+    load_float,
+    load_int,
+    load_lanes,
+    load_vector,
+    prefetch,
+    store_lanes,
+    store_vector,
+)
+
+# Steps whose dt is made at once; chunks are multiples of it.
+BLOCK = 16
+
+
+def count_forward_scratch(chunk: int, tile: int, num_states: int, rank: int) -> int:
+    """Return how many floats of scratch memory a thread needs."""
+    return tile * (2 * num_states + 3 + rank + BLOCK)
+
+
+def make_forward(stamp):
+    """Return the kernel that adds to y, and writes the states before all chunks where asked to.
+
+    y must be zero. The stamp must not be zero.
+    """
+
+    def run_forward(plans):
+        plan = carray(plans, 1)[0]
+        scratch = take_scratch(plan)
+        image, tile = take_job(plan)
+        while stamp and image >= 0:
+            _run_job(plan, image, tile, scratch)
+            image, tile = take_job(plan)
+
+    return run_forward
+
+
+@njit
+def _run_job(plan, image, tile, scratch):
+    for path in range(plan.num_paths):
+        walk = start_walk(plan, image, path, tile)
+        rows = lay_rows(scratch, walk)
+        load_rows(plan, path, tile * plan.tile, walk, rows)
+        tile_size = walk.num_states * walk.row_size
+        dt = at(rows.state, tile_size)
+        for head in range(0, walk.num_steps, BLOCK):
+            if walk.states and head % walk.chunk == 0:
+                number = head // walk.chunk
+                copy_vectors(rows.state, at(walk.states, number * tile_size), tile_size)
+            tail = min(head + BLOCK, walk.num_steps)
+            expand_dt(walk, rows, head, tail, dt, 0)
+            for step in range(head, tail):
+                pixel = load_int(walk.order, step)
+                if pixel >= 0:
+                    gap, later = fill(gap_before(walk, step)), pixel_at(walk, step + AHEAD)
+                    _take_step(walk, rows, at(dt, (step - head) * walk.row_size), pixel, gap, later)
+
+
+@njit(forceinline=True)
+def _take_step(walk, rows, dts, pixel, gap, later):
+    """Take all channels of a tile through one step; call those of a later pixel into the cache."""
+    row, ahead = pixel * walk.num_channels, later * walk.num_channels
+    B, C = at(walk.B, pixel * walk.B_pixel), at(walk.C, pixel * walk.C_pixel)
+    prefetch(walk.B, later * walk.B_pixel)
+    prefetch(walk.C, later * walk.C_pixel)
+    for lane in range(0, walk.width, LANES):
+        rest = walk.width - lane
+        prefetch(walk.x, ahead + lane)
+        prefetch(walk.y, ahead + lane)
+        x, dt = load_lanes(walk.x, row + lane, rest), load_vector(dts, lane)
+        decay_dt = dt
+        if walk.gap:
+            decay_dt = dt + gap * load_vector(rows.gap_dt, lane)
+        dt_x = dt * x
+        y = load_lanes(walk.y, row + lane, rest) + load_vector(rows.D, lane) * x
+        for item in range(walk.num_states):
+            place = item * walk.row_size + lane
+            decay = exp2(decay_dt * load_vector(rows.A, place))
+            h = decay * load_vector(rows.state, place)
+            h = h + dt_x * fill(load_float(B, item * walk.B_state))
+            store_vector(rows.state, place, h)
+            y = y + fill(load_float(C, item * walk.C_state)) * h
+        store_lanes(walk.y, row + lane, rest, y)
