@@ -52,10 +52,8 @@ def choose_bands(paths: Sequence[Path], wanted: Sequence[int] | None = None) -> 
                     f"all images must have the same bands, but {paths[0].name} has {num_bands} of "
                     f"{dtype} and {path} has {raster.num_bands} of {found}"
                 )
-    alpha = None
-    is_free = tagged is not None and tagged not in (wanted or ())
-    if is_free and all(map(_has_alpha, paths[:IMAGES_JUDGED])):
-        alpha = tagged
+    have_alpha = all(_has_alpha(path, wanted or ()) for path in paths[:IMAGES_JUDGED])
+    alpha = tagged if have_alpha else None
     bands = tuple(wanted or (b for b in range(1, num_bands + 1) if b != alpha))
     if not bands:
         raise DataError(f"{paths[0]} must have a band of data, got an alpha band alone")
@@ -126,6 +124,6 @@ def read_label(label: Raster, classes: ClassTable, window: Window) -> NDArray[np
     return np.where(ignored, NODATA_ID, ids).astype(np.uint8)
 
 
-def _has_alpha(path: Path) -> bool:
+def _has_alpha(path: Path, wanted: Sequence[int]) -> bool:
     with Raster(path) as raster:
-        return find_alpha(raster) is not None
+        return find_alpha(raster, wanted) is not None
