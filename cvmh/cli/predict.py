@@ -101,8 +101,8 @@ def command(
     targets = _targets(scenes, output)
     bundle = load_bundle(checkpoint or newest_bundle())
     if len(scenes) > 1:
-        for target in targets:
-            make_folder(target.parent)
+        for folder in {target.parent for target in targets}:
+            make_folder(folder)
     failed = 0
     with shown(progress) as callback:
         for scene, target in zip(scenes, targets, strict=True):
@@ -138,9 +138,13 @@ def command(
 
 def _targets(scenes: tuple[str, ...], output: str) -> list[Path]:
     """Return the mask of each scene: one file, or a file a scene in a folder or by a pattern."""
+    from cvmh.geo.mask import SUFFIXES
+
+    # Any other suffix is part of a folder's name, such as masks.2026.
+    names_mask = Path(output).suffix.lower() in SUFFIXES
     if "{stem}" in output:
         targets = [Path(output.replace("{stem}", Path(scene).stem)) for scene in scenes]
-    elif Path(output).is_dir() or (len(scenes) > 1 and not Path(output).suffix):
+    elif Path(output).is_dir() or (len(scenes) > 1 and not names_mask):
         targets = [Path(output) / f"{Path(scene).stem}.tif" for scene in scenes]
     elif len(scenes) > 1:
         raise click.UsageError(

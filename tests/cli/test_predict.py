@@ -39,6 +39,7 @@ def test_the_mask_keeps_the_command_line(cvmh, make_scene, tiny_bundle):
     ("output", "masks"),
     [
         ("masks", {"masks/a.tif", "masks/b.tif"}),
+        ("masks.2026", {"masks.2026/a.tif", "masks.2026/b.tif"}),
         ("{stem}_mask.tif", {"a_mask.tif", "b_mask.tif"}),
     ],
 )
@@ -52,10 +53,11 @@ def test_several_scenes_go_to_a_folder_or_to_a_pattern(
     assert all((tmp_path / name).is_file() for name in masks)
 
 
-def test_one_mask_for_several_scenes_is_refused(cvmh, make_scene, tiny_bundle, visible):
+@pytest.mark.parametrize("output", ["mask.tif", "mask.TIFF"])
+def test_one_mask_for_several_scenes_is_refused(cvmh, make_scene, tiny_bundle, visible, output):
     scenes = [make_scene("a.tif"), make_scene("b.tif")]
     before = visible()
-    outcome = cvmh("predict", *scenes, "-o", "mask.tif", "--checkpoint", tiny_bundle)
+    outcome = cvmh("predict", *scenes, "-o", output, "--checkpoint", tiny_bundle)
     assert outcome.code == 2
     assert "several scenes need a folder or a pattern with {stem}" in outcome.stderr
     assert visible() == before
