@@ -38,7 +38,8 @@ class Block:
 class Maps:
     """The inputs of a scan in pixel order, with the plan that puts them in path order.
 
-    The small tensors are already of the accumulator's dtype; x, dt, B and C are as given.
+    The small tensors are already of the accumulator's dtype; x, dt, B, C and decay_dt are as
+    given.
     """
 
     x: Tensor
@@ -48,6 +49,7 @@ class Maps:
     C: Tensor
     D: Tensor | None
     gap_dt: Tensor | None
+    decay_dt: Tensor | None
     dt_bias: Tensor | None
     dt_weight: Tensor | None
     dt_softplus: bool
@@ -85,7 +87,9 @@ class Maps:
     def read(self, block: int, dt: Tensor) -> Block:
         """Gather one block whose steps are known, and compute its decays."""
         decay_dt = dt
-        if self.plan.gap is not None and self.gap_dt is not None:
+        if self.decay_dt is not None:
+            decay_dt = self.gather(self.decay_dt, block)
+        elif self.plan.gap is not None and self.gap_dt is not None:
             decay_dt = torch.addcmul(dt, self.plan.gap[block], self.gap_dt[:, None])
         return Block(
             x=self.gather(self.x, block, per_path=False),

@@ -59,6 +59,8 @@ def _scan(arguments: ScanArguments) -> Tensor:
     if arguments.gap is not None and arguments.gap_dt is not None:
         gap = arguments.gap.to(dtype)[..., None]
         decay_dt = dt + gap * arguments.gap_dt.to(dtype)[:, None]
+    if arguments.decay_dt is not None:
+        decay_dt = _in_path_order(arguments, "decay_dt")
     inputs = dt * x
     if arguments.order is not None:
         # Padding neither decays nor adds, whatever the pixel holds that stands in for one.

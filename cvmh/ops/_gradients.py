@@ -40,10 +40,12 @@ class Gradients:
         self.A_KND = torch.zeros_like(maps.A_KND)
         self.D = maps.A_KND.new_zeros(num_paths, num_channels)
         self.gap_dt = torch.zeros_like(self.D)
+        # Where the decay has steps of its own, the gradient of the exponent is theirs, not dt's.
+        self.decay_dt = None if maps.decay_dt is None else new_rows(plan, num_channels, dtype)
         self.dt_bias = torch.zeros_like(self.D)
         self.dt_weight = self.D.new_zeros(num_paths, maps.dt.shape[-1], num_channels)
 
-    def of_inputs(self) -> tuple[Tensor, ...]:
+    def of_inputs(self) -> tuple[Tensor | None, ...]:
         """Return them in the shapes and the order of the arguments of a scan."""
         plan = self.maps.plan
         return (
@@ -52,7 +54,9 @@ class Gradients:
             self.A_KND.transpose(1, 2),
             to_map(self.B, plan, merge=False),
             to_map(self.C, plan, merge=False),
-            *(self.D, self.gap_dt, self.dt_bias, self.dt_weight),
+            *(self.D, self.gap_dt),
+            None if self.decay_dt is None else to_map(self.decay_dt, plan, merge=False),
+            *(self.dt_bias, self.dt_weight),
         )
 
 
@@ -100,6 +104,9 @@ def _store(
     step = plan.blank_padding(sum_states(exponent, maps.A_KND[:, None]), index)
     if plan.gap is not None:
         gradients.gap_dt.add_((step * plan.gap[index]).sum(dim=1))
+    if gradients.decay_dt is not None:
+        plan.split(gradients.decay_dt)[index].copy_(step)
+        step.zero_()
     through_input = sum_states(adjoints, block.B)
     torch.mul(through_input, block.dt, out=dx)
     if maps.D is not None:

@@ -19,7 +19,6 @@ from cvmh.ops._numba_forward import count_forward_scratch, make_forward
 from cvmh.ops._numba_kernels import PLAN, compile_kernel
 from cvmh.ops._numba_sizes import LANES, chunk_size
 from cvmh.ops._numba_threads import FUNCTION, Function, count_threads, run_on_threads
-from cvmh.ops._operators import FLOATS
 from cvmh.ops.arguments import ScanArguments
 
 # Widest tile of channels. A few images are cut into more tiles, for the sake of threads, but into
@@ -50,11 +49,36 @@ def run_forward(arguments: ScanArguments, states: Tensor) -> Tensor:
     return y
 
 
-def run_backward(arguments: ScanArguments, states: Tensor, grad: Tensor) -> list[Tensor]:
-    """Return the float32 gradients of the differentiable arguments that were given."""
-    results = _propagate(_Problem.of(arguments), states, grad)
-    given = (getattr(arguments, name) is not None for name in FLOATS)
-    return [result for result, is_given in zip(results, given, strict=True) if is_given]
+def run_backward(arguments: ScanArguments, states: Tensor, grad: Tensor) -> dict[str, Tensor]:
+    """Return the float32 gradients of all differentiable arguments that were given, by name."""
+    problem = _Problem.of(arguments)
+    num_batch, length, num_channels = problem.x.shape
+    num_paths, num_states, _ = problem.A_KND.shape
+    rank, new_zeros = problem.rank, problem.x.new_zeros
+    narrow_size, num_small = rank + 2 * num_states, num_states + 3 + rank
+    grad_x = torch.zeros_like(problem.x)
+    grad_dt = None if rank else torch.zeros_like(problem.dt)
+    grad_decay_dt = None if problem.decay_dt is None else torch.zeros_like(problem.decay_dt)
+    narrow = new_zeros(problem.num_tiles, num_batch, num_paths, length, narrow_size)
+    small = new_zeros(num_batch, num_paths, num_small, num_channels)
+    problem.run(
+        BACKWARD,
+        y=grad.float().contiguous(),
+        states=states,
+        grad_x=grad_x,
+        grad_dt=grad_dt,
+        grad_decay_dt=grad_decay_dt,
+        grad_narrow=narrow,
+        grad_small=small,
+    )
+    grad_low, grad_B, grad_C = narrow.sum(dim=0).split([rank, num_states, num_states], dim=-1)
+    sizes = [num_states, 1, 1, 1, rank]
+    grad_A, *singles, grad_weight = small.sum(dim=0).split(sizes, dim=1)
+    grad_D, grad_gap_dt, grad_bias = (single[:, 0] for single in singles)
+    results = {"x": grad_x, "dt": grad_low if rank else grad_dt, "B": grad_B, "C": grad_C}
+    results |= {"A": grad_A.transpose(1, 2), "D": grad_D, "gap_dt": grad_gap_dt}
+    results |= {"decay_dt": grad_decay_dt, "dt_bias": grad_bias, "dt_weight": grad_weight}
+    return {name: value for name, value in results.items() if value is not None}
 
 
 def warm_up() -> None:
@@ -74,6 +98,7 @@ class _Problem:
     C: Tensor
     D: Tensor | None
     gap_dt: Tensor | None
+    decay_dt: Tensor | None
     dt_bias: Tensor | None
     dt_weight: Tensor | None
     order: Tensor
@@ -95,6 +120,7 @@ class _Problem:
             C=arguments.C.float(),
             D=_packed(arguments.D),
             gap_dt=_packed(arguments.gap_dt),
+            decay_dt=_packed(arguments.decay_dt),
             dt_bias=_packed(arguments.dt_bias),
             dt_weight=_packed(arguments.dt_weight),
             order=order.to(torch.int32).contiguous(),
@@ -150,7 +176,7 @@ class _Problem:
         size = kernel.count_scratch(self.chunk, self.tile, num_states, self.rank)
         scratch = self.x.new_empty(num_threads * size)
         counters = torch.zeros(2, dtype=torch.int64)
-        names = ("x", "A_KND", "D", "gap_dt", "dt_bias", "dt_weight", "order", "gap")
+        names = ("x", "A_KND", "D", "gap_dt", "decay_dt", "dt_bias", "dt_weight", "order", "gap")
         tensors = {name: getattr(self, name) for name in names} | others
         tensors |= {"dt": self.dt, "B": self.B, "C": self.C, "y": y}
         values = {name: _address(value) for name, value in tensors.items()}
@@ -178,42 +204,6 @@ class _Problem:
                 values[f"{name}_{axis}"] = stride
         plan = np.array([values.get(name, 0) for name in PLAN.names or ()], dtype=np.int64)
         run_on_threads(_entry(kernel.make), plan.ctypes.data, num_threads)
-
-
-def _propagate(problem: _Problem, states: Tensor, grad: Tensor) -> list[Tensor]:
-    """Return the gradients of all ``FLOATS``, given that of the output."""
-    num_batch, length, num_channels = problem.x.shape
-    num_paths, num_states, _ = problem.A_KND.shape
-    rank, new_zeros = problem.rank, problem.x.new_zeros
-    narrow_size, num_small = rank + 2 * num_states, num_states + 3 + rank
-    grad_x = torch.zeros_like(problem.x)
-    grad_dt = torch.zeros_like(problem.dt) if rank == 0 else None
-    narrow = new_zeros(problem.num_tiles, num_batch, num_paths, length, narrow_size)
-    small = new_zeros(num_batch, num_paths, num_small, num_channels)
-    problem.run(
-        BACKWARD,
-        y=grad.float().contiguous(),
-        states=states,
-        grad_x=grad_x,
-        grad_dt=grad_dt,
-        grad_narrow=narrow,
-        grad_small=small,
-    )
-    grad_low, grad_B, grad_C = narrow.sum(dim=0).split([rank, num_states, num_states], dim=-1)
-    sizes = [num_states, 1, 1, 1, rank]
-    grad_A, *singles, grad_weight = small.sum(dim=0).split(sizes, dim=1)
-    parts = [
-        grad_A.transpose(1, 2),
-        *(grad_B, grad_C),
-        *(single[:, 0] for single in singles),
-        grad_weight,
-    ]
-    return [grad_x, _own(grad_low) if grad_dt is None else grad_dt, *map(_own, parts)]
-
-
-def _own(part: Tensor) -> Tensor:
-    """Return a copy of a part of a larger tensor, contiguous."""
-    return part.clone(memory_format=torch.contiguous_format)
 
 
 def _packed(tensor: Tensor | None) -> Tensor | None:

@@ -18,6 +18,7 @@ from cvmh.ops._numba_kernels import (
     expand_dt,
     gap_before,
     lay_rows,
+    load_decay_dt,
     load_rows,
     pixel_at,
     set_zero,
@@ -66,12 +67,14 @@ class Gradients(NamedTuple):
     Attributes:
         x: At the tile's channels of pixel 0.
         dt: At the tile's channels of pixel 0, unless dt is of low rank.
+        decay_dt: At the tile's channels of pixel 0, if there is one.
         rows: Of the parameters of the path, in scratch memory, and of the state from later steps.
         sums: Of one step's dt of low rank, B and C, before their lanes are summed.
     """
 
     x: int
     dt: int
+    decay_dt: int
     rows: Rows
     sums: int
 
@@ -119,9 +122,11 @@ def _run_job(plan, image, tile, scratch):
         chunk = Chunk(dt, slope, decay, at(decay, walk.chunk * tile_size))
 
         number_path = image * plan.num_paths + path
+        by_path = number_path * plan.length * walk.num_channels + first
         gradients = Gradients(
             at(plan.grad_x, image * plan.length * walk.num_channels + first),
-            at(plan.grad_dt, number_path * plan.length * walk.num_channels + first),
+            at(plan.grad_dt, by_path),
+            at(plan.grad_decay_dt, by_path),
             small,
             at(chunk.decayed, walk.chunk * tile_size),
         )
@@ -163,9 +168,7 @@ def _run_states(walk, rows, chunk, step, pixel, gap, later):
     for lane in range(0, walk.width, LANES):
         prefetch(walk.x, ahead + lane)
         dt = load_vector(chunk.dt, step * walk.row_size + lane)
-        decay_dt = dt
-        if walk.gap:
-            decay_dt = dt + gap * load_vector(rows.gap_dt, lane)
+        decay_dt = load_decay_dt(walk, rows, dt, gap, row, lane)
         dt_x = dt * load_lanes(walk.x, row + lane, walk.width - lane)
         for item in range(walk.num_states):
             place = item * walk.row_size + lane
@@ -195,9 +198,7 @@ def _propagate(walk, rows, chunk, gradients, step, pixel, gap, later):
             prefetch(gradients.dt, ahead + lane)
         x, dy = load_lanes(walk.x, row + lane, rest), load_lanes(walk.y, row + lane, rest)
         dt = load_vector(chunk.dt, step * walk.row_size + lane)
-        decay_dt = dt
-        if walk.gap:
-            decay_dt = dt + gap * load_vector(rows.gap_dt, lane)
+        decay_dt = load_decay_dt(walk, rows, dt, gap, row, lane)
         dt_x = dt * x
         through_input, exponents = zero, zero
         for item in range(walk.num_states):
@@ -217,7 +218,11 @@ def _propagate(walk, rows, chunk, gradients, step, pixel, gap, later):
             store_vector(small.A, place, load_vector(small.A, place) + exponent * decay_dt)
         # A was scaled for powers of two.
         exponents = exponents * ln_2
-        raw = exponents + through_input * x
+        raw = through_input * x
+        if walk.decay_dt:
+            store_lanes(gradients.decay_dt, row + lane, rest, exponents)
+        else:
+            raw = raw + exponents
         if walk.softplus:
             raw = raw * load_vector(chunk.slope, step * walk.row_size + lane)
         store_vector(small.bias, lane, load_vector(small.bias, lane) + raw)

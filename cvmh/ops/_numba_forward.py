@@ -9,6 +9,7 @@ from cvmh.ops._numba_kernels import (
     expand_dt,
     gap_before,
     lay_rows,
+    load_decay_dt,
     load_rows,
     pixel_at,
     start_walk,
@@ -87,9 +88,7 @@ def _take_step(walk, rows, dts, pixel, gap, later):
         prefetch(walk.x, ahead + lane)
         prefetch(walk.y, ahead + lane)
         x, dt = load_lanes(walk.x, row + lane, rest), load_vector(dts, lane)
-        decay_dt = dt
-        if walk.gap:
-            decay_dt = dt + gap * load_vector(rows.gap_dt, lane)
+        decay_dt = load_decay_dt(walk, rows, dt, gap, row, lane)
         dt_x = dt * x
         y = load_lanes(walk.y, row + lane, rest) + load_vector(rows.D, lane) * x
         for item in range(walk.num_states):

@@ -45,8 +45,8 @@ PLAN = np.dtype(
             *("dt", "dt_image", "dt_path", "dt_pixel", "dt_rank"),
             *("B", "B_image", "B_path", "B_pixel", "B_state"),
             *("C", "C_image", "C_path", "C_pixel", "C_state"),
-            *("A_KND", "D", "gap_dt", "dt_bias", "dt_weight", "states"),
-            *("grad_x", "grad_dt", "grad_narrow", "grad_small"),
+            *("A_KND", "D", "gap_dt", "decay_dt", "dt_bias", "dt_weight", "states"),
+            *("grad_x", "grad_dt", "grad_decay_dt", "grad_narrow", "grad_small"),
         )
     ]
 )
@@ -71,8 +71,8 @@ class Walk(NamedTuple):
     """A tile of channels along one path of one image: addresses, strides and sizes.
 
     Attributes:
-        x: The tile's channels at pixel 0; so are y, and dt unless it is of low rank.
-        order: The first step of the path; so is gap, 0 where none is given.
+        x: The tile's channels at pixel 0; so are y, decay_dt, and dt unless it is of low rank.
+        order: The first step of the path; so is gap. Both gap and decay_dt are 0 if not given.
         states: States before the chunks of the path, (num_chunks, N, row_size).
         width: Channels of the tile.
         row_size: Channels of the tile, padded to whole vectors.
@@ -83,6 +83,7 @@ class Walk(NamedTuple):
     dt: int
     dt_pixel: int
     dt_rank: int
+    decay_dt: int
     B: int
     B_pixel: int
     B_state: int
@@ -118,6 +119,7 @@ def start_walk(plan, image, path, tile):
     """Return the walk of a tile of channels along a path."""
     num_channels, rank = plan.num_channels, plan.rank
     first = tile * plan.tile
+    decay_dt = (image * plan.num_paths + path) * plan.length * num_channels + first
     width = min(plan.tile, num_channels - first)
     row_size = (width + LANES - 1) // LANES * LANES
     # Tiles before this one are full, so that each of their channels takes one lane.
@@ -131,6 +133,7 @@ def start_walk(plan, image, path, tile):
         at(plan.dt, image * plan.dt_image + path * plan.dt_path + (0 if rank else first)),
         plan.dt_pixel,
         plan.dt_rank,
+        at(plan.decay_dt, decay_dt) if plan.decay_dt else 0,
         at(plan.B, image * plan.B_image + path * plan.B_path),
         plan.B_pixel,
         plan.B_state,
@@ -192,6 +195,23 @@ def copy_vectors(source, target, num_values):
 def gap_before(walk, step):
     """Return how many pixels were leapt over before a step."""
     return np.float32(load_int(walk.gap, step)) if walk.gap else np.float32(0)
+
+
+@njit(forceinline=True)
+def load_decay_dt(walk, rows, dt, gap, row, lane):
+    """Return the step G that a vector of states decays by.
+
+    Args:
+        dt: After the softplus.
+        gap: Pixels leapt over before the step, in all lanes.
+        row: The pixel's channels in maps of all channels.
+        lane: The first channel of the vector in the tile.
+    """
+    if walk.decay_dt:
+        return load_lanes(walk.decay_dt, row + lane, walk.width - lane)
+    if walk.gap:
+        return dt + gap * load_vector(rows.gap_dt, lane)
+    return dt
 
 
 @njit(forceinline=True)

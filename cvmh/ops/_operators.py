@@ -2,73 +2,72 @@
 
 Legend: B batch, L pixels, D channels, K paths.
 
-A backend brings a forward and a backward kernel and becomes two operators,
-``cvmh::selective_scan_NAME_fwd`` and ``_bwd``. Each backend has its own pair, rather than one
-pair with a kernel for each device, because the states that the forward keeps for the backward are
-laid out as the backend likes, and two backends may run on the same device.
+A backend of compiled kernels is a module ``cvmh.ops._NAME`` with ``run_forward`` and
+``run_backward``, and becomes two operators, ``cvmh::selective_scan_NAME_fwd`` and ``_bwd``. They
+are defined without importing it: a program that was exported with a scan finds its operators as
+soon as ``cvmh.ops`` is imported, and numba or triton is imported when the first scan runs. Each
+backend has its own pair, rather than one pair with a kernel for each device, because the states
+that the forward keeps for the backward are laid out as the backend likes, and two backends may run
+on the same device.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cvmh.ops._torch import scan_torch
 from cvmh.ops.arguments import ScanArguments
 
 # The differentiable arguments come first, in the order of their gradients.
-FLOATS = ("x", "dt", "A", "B", "C", "D", "gap_dt", "dt_bias", "dt_weight")
+FLOATS = ("x", "dt", "A", "B", "C", "D", "gap_dt", "decay_dt", "dt_bias", "dt_weight")
 FIELDS = (*FLOATS, "order", "gap", "dt_softplus", "merge")
 NUM_TENSORS = len(FLOATS) + 2
 INPUTS = (
     "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? gap_dt, "
-    "Tensor? dt_bias, Tensor? dt_weight, Tensor? order, Tensor? gap, bool dt_softplus, bool merge"
+    "Tensor? decay_dt, Tensor? dt_bias, Tensor? dt_weight, Tensor? order, Tensor? gap, "
+    "bool dt_softplus, bool merge"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kernels:
-    """The two passes of a scan.
-
-    Attributes:
-        count_states: Gives how many values of the accumulator's dtype the forward keeps.
-        forward: Takes arguments and the room for the states, of no values where none are wanted.
-            Returns y in the accumulator's dtype, contiguous.
-        backward: Takes arguments, the states, and the gradient of y, with any strides. Returns the
-            gradients of all ``FLOATS`` that were given; none shares memory with anything.
-    """
-
-    count_states: Callable[[ScanArguments], int]
-    forward: Callable[[ScanArguments, Tensor], Tensor]
-    backward: Callable[[ScanArguments, Tensor, Tensor], list[Tensor]]
+CountStates = Callable[[ScanArguments], int]
 
 
 def define_scan(
-    name: str, kernels: Kernels, *, devices: str | tuple[str, ...]
+    name: str,
+    count_states: CountStates,
+    *,
+    devices: str | tuple[str, ...],
+    without: tuple[str, ...] = (),
 ) -> Callable[[ScanArguments], Tensor]:
     """Define the operators of a backend and return the scan that calls them.
 
+    The scan takes checked arguments and is differentiable once. State, decay and sums are float32;
+    scans with a float64 input go to the torch backend.
+
+    The backend's ``run_forward`` takes arguments and room for the states, of no values where none
+    are wanted, and returns y in float32, contiguous. ``run_backward`` takes arguments, the states,
+    and the gradient of y, with any strides, and returns gradients by name, of all ``FLOATS`` that
+    were given at least.
+
     Args:
         name: Of the backend.
-        kernels: What runs on real tensors.
-        devices: Types of the devices that they run on.
+        count_states: Gives how many floats of states the forward keeps.
+        devices: Types of the devices that the backend runs on.
+        without: Arguments that the backend does not know; scans with them go to the torch backend.
     """
 
     def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
         *values, keep_states = inputs
         arguments = _arguments(values)
-        states = _new_states(kernels, arguments, keep_states)
-        return kernels.forward(arguments, states), states
+        states = _new_states(count_states, arguments, keep_states)
+        return import_module(f"cvmh.ops._{name}").run_forward(arguments, states), states
 
     def backward(grad: Tensor, states: Tensor, *inputs: Any) -> list[Tensor]:
-        results = kernels.backward(_arguments(inputs), states, grad)
-        given = [value for value in inputs[: len(FLOATS)] if value is not None]
-        return [
-            result.to(value.dtype).contiguous()
-            for value, result in zip(given, results, strict=True)
-        ]
+        run_backward = import_module(f"cvmh.ops._{name}").run_backward
+        results = run_backward(_arguments(inputs), states, grad)
+        given = zip(FLOATS, inputs, strict=False)
+        return [_own(results[name].to(value.dtype)) for name, value in given if value is not None]
 
     qualified = f"cvmh::selective_scan_{name}"
     scan = torch.library.custom_op(
@@ -89,7 +88,7 @@ def define_scan(
     def forward_fake(*inputs: Any) -> tuple[Tensor, Tensor]:
         *values, keep_states = inputs
         arguments = _arguments(values)
-        return _new_output(arguments), _new_states(kernels, arguments, keep_states)
+        return _new_output(arguments), _new_states(count_states, arguments, keep_states)
 
     def differentiate(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
         *tensors, states = ctx.saved_tensors
@@ -101,15 +100,18 @@ def define_scan(
     propagate.register_fake(_backward_fake)
     scan.register_autograd(differentiate, setup_context=_save)
 
-    return partial(_run, scan)
+    def run(arguments: ScanArguments) -> Tensor:
+        is_foreign = any(name in arguments.tensors for name in without)
+        if is_foreign or arguments.accumulator == torch.float64:
+            return scan_torch(arguments)
+        values = [getattr(arguments, field) for field in FIELDS]
+        keep_states = torch.is_grad_enabled() and any(
+            value is not None and value.requires_grad for value in values[: len(FLOATS)]
+        )
+        y: Tensor = scan(*values, keep_states)[0]
+        return y
 
-
-def _run(scan: Callable[..., tuple[Tensor, Tensor]], arguments: ScanArguments) -> Tensor:
-    values = [getattr(arguments, field) for field in FIELDS]
-    keep_states = torch.is_grad_enabled() and any(
-        value is not None and value.requires_grad for value in values[: len(FLOATS)]
-    )
-    return scan(*values, keep_states)[0]
+    return run
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -134,8 +136,16 @@ def _new_output(arguments: ScanArguments) -> Tensor:
     return arguments.x.new_empty(shape, dtype=arguments.accumulator)
 
 
-def _new_states(kernels: Kernels, arguments: ScanArguments, keep_states: bool) -> Tensor:
-    num_values = kernels.count_states(arguments) if keep_states else 0
+def _own(result: Tensor) -> Tensor:
+    """Return a gradient contiguous, and in memory that is its alone."""
+    is_part = result.untyped_storage().nbytes() > result.nbytes
+    if is_part or not result.is_contiguous():
+        return result.clone(memory_format=torch.contiguous_format)
+    return result
+
+
+def _new_states(count_states: CountStates, arguments: ScanArguments, keep_states: bool) -> Tensor:
+    num_values = count_states(arguments) if keep_states else 0
     return arguments.x.new_empty(num_values, dtype=arguments.accumulator)
 
 

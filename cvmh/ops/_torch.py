@@ -20,7 +20,8 @@ from cvmh.ops.arguments import ScanArguments
 def scan_torch(arguments: ScanArguments) -> Tensor:
     """Return the scan of checked arguments, fast on any device, differentiable once.
 
-    Recurrence: h = exp(A G) h + dt B x, y = sum over N of C h + D x, with G = dt + gap gap_dt.
+    Recurrence: h = exp(A G) h + dt B x, y = sum over N of C h + D x, with G = dt + gap gap_dt, or
+    decay_dt.
     State, decay and sums are float32, or float64 if any input is.
 
     Returns:
@@ -36,7 +37,8 @@ def scan_torch(arguments: ScanArguments) -> Tensor:
     )
     return _Scan.apply(
         *(arguments.x, arguments.dt, arguments.A, arguments.B, arguments.C),
-        *(arguments.D, arguments.gap_dt, arguments.dt_bias, arguments.dt_weight),
+        *(arguments.D, arguments.gap_dt, arguments.decay_dt),
+        *(arguments.dt_bias, arguments.dt_weight),
         *(plan, arguments.dt_softplus, arguments.merge, arguments.accumulator),
     )
 
@@ -59,15 +61,17 @@ class _Scan(torch.autograd.Function):
             maps = _maps(ctx.saved_tensors, ctx)
             results = propagate(maps, ctx.saved, grad, merge=ctx.merge).of_inputs()
             typed = (
-                None if given is None else result.to(given.dtype)
+                None if given is None or result is None else result.to(given.dtype)
                 for given, result in zip(ctx.saved_tensors, results, strict=True)
             )
             return (*typed, None, None, None, None)
 
 
 def _maps(tensors: Sequence[Any], ctx: Any) -> Maps:
-    x, dt, A, B, C, *small = tensors
-    D, gap_dt, dt_bias, dt_weight = (None if one is None else one.to(ctx.dtype) for one in small)
+    x, dt, A, B, C, D, gap_dt, decay_dt, *small = tensors
+    D, gap_dt, dt_bias, dt_weight = (
+        None if one is None else one.to(ctx.dtype) for one in (D, gap_dt, *small)
+    )
     return Maps(
         x=x,
         dt=dt,
@@ -76,6 +80,7 @@ def _maps(tensors: Sequence[Any], ctx: Any) -> Maps:
         C=C,
         D=D,
         gap_dt=gap_dt,
+        decay_dt=decay_dt,
         dt_bias=dt_bias,
         dt_weight=dt_weight,
         dt_softplus=ctx.softplus,

@@ -10,7 +10,6 @@ import torch
 import triton
 from torch import Tensor
 
-from cvmh.ops._operators import FLOATS
 from cvmh.ops._triton_backward import scan_bwd_kernel
 from cvmh.ops._triton_kernels import scan_fwd_kernel
 from cvmh.ops._triton_problem import Problem, map_of
@@ -44,21 +43,19 @@ def run_forward(arguments: ScanArguments, states: Tensor) -> Tensor:
         return problem.merge_planes(y)
 
 
-def run_backward(arguments: ScanArguments, states: Tensor, grad: Tensor) -> list[Tensor]:
-    """Return the gradients of the differentiable arguments that were given.
+def run_backward(arguments: ScanArguments, states: Tensor, grad: Tensor) -> dict[str, Tensor]:
+    """Return the gradients of all differentiable arguments that were given, by name.
 
     They are float32, or of the dtype of the argument. The gradient of y may have any strides.
     """
     with _on_device_of(arguments.x):
-        results = _propagate(Problem.of(arguments), arguments, states, grad)
-    given = (getattr(arguments, name) is not None for name in FLOATS)
-    return [result for result, is_given in zip(results, given, strict=True) if is_given]
+        return _propagate(Problem.of(arguments), arguments, states, grad)
 
 
 def _propagate(
     problem: Problem, arguments: ScanArguments, states: Tensor, grad: Tensor
-) -> list[Tensor]:
-    """Return the gradients of all ``FLOATS``, given that of the output."""
+) -> dict[str, Tensor]:
+    """Return the gradients of all inputs, given that of the output."""
     sizes, num_batch, num_states = problem.sizes, problem.num_batch, problem.num_states
     tile = problem.choose_tile(problem.table.backward)
     num_programs = problem.count_programs(tile)
@@ -91,18 +88,13 @@ def _propagate(
     of_states, singles = small.sum(dim=0).split([tile.states, 3], dim=2)
     grad_A = of_states.flatten(1, 2)[:, :num_states].transpose(1, 2)
     grad_D, grad_gap_dt, grad_bias = singles.sum(dim=1).unbind(1)
-    grad_weight = grad_D
+    results = {"x": grad_x.sum(dim=1), "A": grad_A, "B": grad_B, "C": grad_C, "D": grad_D}
+    results |= {"gap_dt": grad_gap_dt, "dt_bias": grad_bias}
     if arguments.dt_weight is not None:
         low, weight = arguments.dt.float(), arguments.dt_weight.float()
-        grad_weight = (low.transpose(2, 3) @ grad_dt).sum(dim=0)
+        results["dt_weight"] = (low.transpose(2, 3) @ grad_dt).sum(dim=0)
         grad_dt = grad_dt @ weight.transpose(1, 2)
-    parts = (grad_A, grad_B, grad_C, grad_D, grad_gap_dt, grad_bias)
-    return [grad_x.sum(dim=1), grad_dt, *map(_own, parts), grad_weight]
-
-
-def _own(part: Tensor) -> Tensor:
-    """Return a copy of a part of a larger tensor, contiguous."""
-    return part.clone(memory_format=torch.contiguous_format)
+    return results | {"dt": grad_dt}
 
 
 @contextmanager

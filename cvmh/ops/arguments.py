@@ -22,6 +22,7 @@ LAYOUTS = {
     "order": "KT",
     "gap": "KT",
     "gap_dt": "KD",
+    "decay_dt": "BKLD",
     "dt_bias": "KD",
     "dt_weight": "KRD",
 }
@@ -43,6 +44,7 @@ class ScanArguments:
     order: Tensor | None = None
     gap: Tensor | None = None
     gap_dt: Tensor | None = None
+    decay_dt: Tensor | None = None
     dt_bias: Tensor | None = None
     dt_softplus: bool = False
     dt_weight: Tensor | None = None
@@ -165,6 +167,8 @@ def _check_shapes(arguments: ScanArguments, tensors: dict[str, Tensor]) -> None:
         reason = f"order is required for K={sizes['K']} paths, got None"
     elif (gap is None) != (arguments.gap_dt is None):
         reason = "gap and gap_dt must be given together"
+    elif gap is not None and arguments.decay_dt is not None:
+        reason = "decay_dt takes the place of gap and gap_dt"
     elif gap is not None and (order is None or gap.shape != order.shape):
         reason = "gap must have the shape of order"
     if reason is not None:

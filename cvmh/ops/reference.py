@@ -13,17 +13,18 @@ from cvmh.ops.arguments import ScanArguments
 def scan_reference(arguments: ScanArguments) -> Tensor:
     """Return the scan of checked arguments, step by step, differentiable by autograd.
 
-    Recurrence: h = exp(A G) h + dt B x, y = sum over N of C h + D x, with G = dt + gap gap_dt.
+    Recurrence: h = exp(A G) h + dt B x, y = sum over N of C h + D x, with G = dt + gap gap_dt, or
+    decay_dt.
     State, decay and sums are float32, or float64 if any input is.
 
     Returns:
         (B, L, D) if merged, else (B, K, L, D), zero where no path comes by.
     """
-    x, dt, A, B, C, D, gap_dt, dt_bias, dt_weight = (
+    x, dt, A, B, C, D, gap_dt, given_decay_dt, dt_bias, dt_weight = (
         None if value is None else value.to(arguments.accumulator)
         for value in (
             *(arguments.x, arguments.dt, arguments.A, arguments.B, arguments.C, arguments.D),
-            *(arguments.gap_dt, arguments.dt_bias, arguments.dt_weight),
+            *(arguments.gap_dt, arguments.decay_dt, arguments.dt_bias, arguments.dt_weight),
         )
     )
     assert x is not None and dt is not None
@@ -48,6 +49,8 @@ def scan_reference(arguments: ScanArguments) -> Tensor:
         decay_dt = dt_BKD
         if arguments.gap is not None and gap_dt is not None:
             decay_dt = dt_BKD + arguments.gap[..., step, None] * gap_dt
+        if given_decay_dt is not None:
+            decay_dt = given_decay_dt[batch, path, pixel]
         decay = torch.exp(decay_dt[..., None] * A)
         new = decay * state + (dt_BKD * x_BKD)[..., None] * B[batch, path, pixel, None, :]
         state = torch.where(is_pixel[..., None], new, state)

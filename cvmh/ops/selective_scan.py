@@ -13,17 +13,24 @@ from torch import Tensor
 from torch.compiler import assume_constant_result
 
 from cvmh.errors import KernelError
+from cvmh.ops import _numba_sizes, _triton_plan
 from cvmh.ops._export import scan_export
-from cvmh.ops._numba_operator import scan_numba
+from cvmh.ops._operators import define_scan
 from cvmh.ops._torch import scan_torch
 from cvmh.ops._tracing import is_exporting_to_onnx
-from cvmh.ops._triton_operator import scan_triton
 from cvmh.ops.arguments import ScanArguments, check_arguments
 from cvmh.ops.reference import scan_reference
 
 BACKENDS: dict[str, Callable[[ScanArguments], Tensor]] = {
-    "triton": scan_triton,
-    "numba": scan_numba,
+    # The CPU is for triton's interpreter.
+    "triton": define_scan(
+        "triton",
+        _triton_plan.count_states,
+        # The CPU is for triton's interpreter.
+        devices=("cuda", "cpu"),
+        without=("decay_dt",),
+    ),
+    "numba": define_scan("numba", _numba_sizes.count_states, devices="cpu"),
     "torch": scan_torch,
     "reference": scan_reference,
     "export": scan_export,
@@ -47,6 +54,7 @@ def selective_scan(
     order: Tensor | None = None,
     gap: Tensor | None = None,
     gap_dt: Tensor | None = None,
+    decay_dt: Tensor | None = None,
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
     dt_weight: Tensor | None = None,
@@ -73,6 +81,8 @@ def selective_scan(
             path; -1 is padding, a step that changes nothing. None is one path in pixel order.
         gap: Pixels leapt over before each step, integers of the shape of ``order``.
         gap_dt: Step size (K, D) of a leapt pixel, after any softplus.
+        decay_dt: What the state decays by instead of dt + gap gap_dt, (B, K, L, D), in place of
+            ``gap`` and ``gap_dt``; on CUDA it takes the torch backend.
         dt_bias: Added to dt, (K, D).
         dt_softplus: Whether dt passes a softplus, after weight and bias.
         dt_weight: Weights (K, R, D) that expand a low-rank dt.
@@ -102,6 +112,7 @@ def selective_scan(
         order=order,
         gap=gap,
         gap_dt=gap_dt,
+        decay_dt=decay_dt,
         dt_bias=dt_bias,
         dt_softplus=dt_softplus,
         dt_weight=dt_weight,

@@ -14,7 +14,7 @@ POISON = float("nan")
 # products of normal values have long tails.
 TOLERANCES = {
     torch.float64: {"default": 1e-12},
-    torch.float32: {"default": 1e-5, "dt": 3e-5, "A": 3e-5},
+    torch.float32: {"default": 1e-5, "dt": 3e-5, "decay_dt": 3e-5, "A": 3e-5},
     torch.float16: {"default": 16 * 2**-12},
     torch.bfloat16: {"default": 16 * 2**-9},
 }
@@ -55,6 +55,7 @@ def make_scan():
         rank=None,
         softplus=False,
         gaps=False,
+        ready=False,
         skip=True,
         seed=0,
         dtype=torch.float32,
@@ -91,6 +92,8 @@ def make_scan():
         if gaps:
             floats["gap_dt"] = uniform(1e-3, 1e-1, K, D)
             others["gap"] = torch.randint(0, 4, order.shape, generator=generator).int()
+        if ready:
+            floats["decay_dt"] = uniform(1e-3, 1e-1, B, K, L, D)
         return {name: value.to(dtype) for name, value in floats.items()} | others
 
     return make

@@ -25,6 +25,12 @@ def test_odd_sizes(make_scan, check, N, num_channels, paths):
     check(make_scan(3, 5, B=1, D=num_channels, N=N, paths=paths, softplus=True), "triton")
 
 
+def test_a_ready_decay_takes_the_torch_backend(make_scan, run):
+    arguments = make_scan(ready=True)
+    got, expected = (run(arguments, backend=backend) for backend in ("triton", "torch"))
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
 def test_pairs_whose_last_chunk_is_not_full(make_scan, check):
     arguments = make_scan(2, 5, B=2, D=3, N=1, paths="bidirectional", gaps=True)
     check(arguments, "triton")

@@ -24,6 +24,7 @@ WRONG_SHAPES = {
     "dt_weight": (lambda a: torch.ones(4, 3, 8), "dt_weight must be (K=4, R=8, D=8)"),
     "gap_dt": (lambda a: a["D"], "gap and gap_dt must be given together"),
     "gap": (lambda a: a["order"][:, :5], "gap must be (K=4, T=35), got (4, 5)"),
+    "decay_dt": (lambda a: a["D"], "decay_dt must be (B=2, K=4, L=35, D=8), got (4, 8)"),
 }
 WRONG_TYPES = {
     "x": (lambda a: a["x"].int(), "x must be a floating-point tensor, got torch.int32"),
@@ -166,3 +167,8 @@ def test_without_triton_scans_on_cuda_warn_once_and_run_in_torch(monkeypatch):
     with pytest.raises(KernelError, match="backend 'triton' cannot be imported: No module"):
         choose_backend("triton", device="cuda")
     scan_module._warn_if_missing.cache_clear()
+
+
+def test_a_ready_decay_and_gaps_exclude_each_other(make_scan):
+    with pytest.raises(ShapeError, match="decay_dt takes the place of gap and gap_dt; given: x"):
+        selective_scan(**make_scan(gaps=True, ready=True))

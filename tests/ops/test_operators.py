@@ -15,6 +15,7 @@ CASES = {
     "plain": {},
     "every option": {"rank": 3, "softplus": True, "gaps": True, "N": 4},
     "sixteen bits": {"dtype": torch.bfloat16},
+    "ready decay": {"rank": 3, "softplus": True, "ready": True},
 }
 
 

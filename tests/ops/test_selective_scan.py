@@ -37,6 +37,25 @@ def test_every_option_with_every_other(backend, make_scan, check, N, gaps, rank,
     check(arguments, backend, merge=merge)
 
 
+@pytest.mark.parametrize("N, rank", [(1, None), (3, 2)])
+def test_a_ready_decay_on_paths_with_padding(backend, make_scan, check, N, rank):
+    order = order_table("ss2d", 7, 9).clone()
+    order[:, 5::7] = -1
+    check(make_scan(7, 9, D=20, N=N, order=order, rank=rank, softplus=True, ready=True), backend)
+
+
+def test_a_ready_decay_of_gaps_equals_gaps(backend, make_scan):
+    arguments = make_scan(softplus=True, gaps=True, dtype=torch.float64)
+    expected = selective_scan(**arguments, backend=backend)
+    gap, gap_dt = arguments.pop("gap"), arguments.pop("gap_dt")
+    in_pixel_order = torch.zeros(4, 35, dtype=torch.int32)
+    in_pixel_order.scatter_(1, arguments["order"].long(), gap)
+    dt = torch.nn.functional.softplus(arguments["dt"] + arguments["dt_bias"][:, None])
+    ready = dt + in_pixel_order[..., None] * gap_dt[:, None]
+    got = selective_scan(**arguments, decay_dt=ready, backend=backend)
+    assert torch.allclose(got, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("paths", ["ss2d", "cs2d", "snake", "bidirectional", "single"])
 def test_every_set_of_paths_on_a_map_that_is_not_square(backend, make_scan, check, paths):
     check(make_scan(6, 11, paths=paths, N=1), backend)
