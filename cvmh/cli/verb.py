@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from cvmh.errors import CvmhError
+from cvmh.memory import keep_freed_memory
 
 PATH = click.Path(path_type=Path)
 
@@ -30,6 +31,7 @@ class Verb(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         verbose = ctx.params.pop("verbose")
+        keep_freed_memory()
         try:
             with _messages_shown():
                 return super().invoke(ctx)

@@ -1,0 +1,43 @@
+"""Freed memory is kept, so that asking for it again clears no page."""
+
+import sys
+
+import pytest
+
+from cvmh import memory
+
+COUNT_FAULTS = """
+import ctypes, sys, resource, torch
+from cvmh.memory import MMAP_THRESHOLD, keep_freed_memory
+# What glibc starts from; it may learn from what is freed, which depends on chance.
+ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 128 << 10)
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+maps = torch.randn(16, 1 << 20)
+def work():
+    return [a + a for a in maps]
+for _ in range(3):
+    work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_maps_that_are_freed_and_asked_for_again_cost_no_page_faults(start_python):
+    faults = {}
+    for name in ("handed back", "kept"):
+        process = start_python("-c", COUNT_FAULTS, name)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        faults[name] = int(output)
+    assert faults["handed back"] > 10_000
+    assert faults["kept"] < faults["handed back"] / 10
+
+
+def test_other_systems_are_left_alone(monkeypatch):
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    monkeypatch.setattr(memory.ctypes, "CDLL", None)
+    memory.keep_freed_memory()
