@@ -4,11 +4,14 @@
     python tools/bench_scan.py --device cuda
 
 Contenders of a row take turns, and medians count, so that what else the machine does meets all of
-them alike. The floor is the time in which the machine copies the bytes that a fused scan must
-move at least: x, dt, B and C read once, y written once (forward), in float32.
+them alike. The floor is the time in which one thread moves the bytes that a fused scan must move at
+least, at the speed at which it copies arrays too large for any cache: x, dt, B and C read once and
+y written once; in a training step x, dt, B, C and the gradient of y once more, and the gradients of
+x, dt, B and C written. In float32.
 """
 
 import argparse
+import collections
 import platform
 import statistics
 import subprocess
@@ -19,8 +22,10 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from cvmh.memory import keep_freed_memory
 from cvmh.models.cvss import VSSBlock
 from cvmh.models.ss2d import SS2D
 from cvmh.models.zoo import create_model
@@ -33,7 +38,9 @@ PATHS = 4
 SIZES = ((64, 96, 1), (64, 96, 16), (128, 96, 1), (64, 192, 1))
 ROOT = Path(__file__).resolve().parent.parent
 # Operators that any implementation of the network needs: matrix products and convolutions.
-PRODUCTS = ("mm", "addmm", "bmm", "conv", "mkldnn")
+PRODUCTS = ("mm", "conv")
+# Bytes of the arrays whose copy gives the speed of memory: more than caches hold.
+LARGE = 256 << 20
 
 
 def main() -> None:
@@ -43,12 +50,16 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, default=len(SIZES), help="how many of the sizes")
     arguments = parser.parse_args()
     refuse_red_tests()
+    # As the command line does.
+    keep_freed_memory()
     device, repeats = arguments.device, arguments.repeats
     print_machine(device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    speed = copy_speed(device)
+    print(f"Copying {LARGE >> 20} MiB: {speed / 1e9:.0f} GB/s read and written")
     for side, channels, states in SIZES[: arguments.sizes]:
-        compare_scans(side, channels, states, device, repeats)
+        compare_scans(side, channels, states, device, repeats, speed)
     if device == "cpu":
         compare_threads(max(2, threads), repeats)
         show_block(repeats)
@@ -73,7 +84,9 @@ def print_machine(device: str) -> None:
     print(f"cvmh {VERSION} ({commit}), torch {torch.__version__}, {name}\n")
 
 
-def compare_scans(side: int, channels: int, states: int, device: str, repeats: int) -> None:
+def compare_scans(
+    side: int, channels: int, states: int, device: str, repeats: int, speed: float
+) -> None:
     """Print the forward and the training step of every way to scan a map along four paths."""
     given = draw(side, channels, states, device)
     order = order_table("ss2d", side, side).to(device)
@@ -93,16 +106,19 @@ def compare_scans(side: int, channels: int, states: int, device: str, repeats: i
         )
         if error > 1e-4:
             sys.exit(f"{name} differs from the torch backend by {error:.1e} of its rms")
-    floor = floor_of(given, repeats)
+    moved = sum(tensor.nbytes for tensor in (*given, given[0]))
+    floors = {"forward": moved / speed, "training step": 3 * moved / speed}
     print(f"\n{side}x{side} pixels, {channels} channels, {states} states, one thread\n")
     print("| pass | way | ms | times ours | times the floor |\n|---|---|---|---|---|")
-    for what in ("forward", "training step"):
+    for what, floor in floors.items():
         steps = {n: (w if what == "forward" else train_step(w, given)) for n, w in ways.items()}
         times = take_turns(steps, device, repeats, grad=what != "forward")
         for name, seconds in times.items():
-            share = f"{seconds / floor:.1f}" if what == "forward" else ""
             ratio = seconds / times[ours]
-            print(f"| {what} | {name} | {seconds * 1e3:.2f} | {ratio:.1f} | {share} |", flush=True)
+            print(
+                f"| {what} | {name} | {seconds * 1e3:.2f} | {ratio:.1f} | {seconds / floor:.1f} |",
+                flush=True,
+            )
 
 
 def draw(side: int, channels: int, states: int, device: str) -> tuple[Tensor, ...]:
@@ -173,15 +189,12 @@ def clock(way: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def floor_of(given: tuple[Tensor, ...], repeats: int) -> float:
-    """Return the seconds that copying the least bytes of a forward takes, at the same size."""
-    x = given[0]
-    num_bytes = sum(tensor.nbytes for tensor in given) + x.nbytes
-    source = torch.empty(num_bytes // 8, dtype=torch.float32, device=x.device).normal_()
-    target = torch.empty_like(source)
-    # A copy reads and writes each byte, so half of the bytes are copied.
-    times = [clock(lambda: target.copy_(source), x.device.type) for _ in range(repeats + 3)]
-    return statistics.median(times[3:])
+def copy_speed(device: str) -> float:
+    """Return the bytes, read and written, that one thread moves in a second."""
+    source = torch.ones(LARGE // 4, device=device)
+    target = torch.empty_like(source).copy_(source)
+    times = [clock(lambda: target.copy_(source), device) for _ in range(9)]
+    return 2 * LARGE / statistics.median(times)
 
 
 def compare_threads(most: int, repeats: int) -> None:
@@ -210,26 +223,66 @@ def with_threads(number: int, way: Callable[[], object]) -> Callable[[], object]
     return run
 
 
+class Block(nn.Module):
+    """VMamba's block (s1l8): the mixer, and an MLP four times as wide, each with a residual."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mixer = VSSBlock(channels, mixer=lambda c: SS2D(c, d_state=1, expand=1.0))
+        self.norm = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C)."""
+        x = self.mixer(x)
+        return x + self.mlp(self.norm(x))
+
+
 @torch.no_grad()
 def show_block(repeats: int) -> None:
     """Print the share of the scan in the block that it is the heart of."""
-    block = VSSBlock(96, mixer=lambda channels: SS2D(channels, d_state=1, expand=1.0)).eval()
-    x = torch.randn(1, 64, 64, 96)
-    calls = []
+    print("\nVMamba's block with MLP, 96 channels, N 1, one thread; the scan makes dt by itself\n")
+    print("| map | block ms | scan | of it the recurrence |\n|---|---|---|---|")
+    for side in (64, 128):
+        block, x = Block(96).eval(), torch.randn(1, side, side, 96)
+        calls = []
 
-    def record(*given: Tensor, **options: object) -> Tensor:
-        calls.append((given, options))
-        return selective_scan(*given, **options)
+        def record(*given: Tensor, calls=calls, **options: object) -> Tensor:
+            calls.append((given, options))
+            return selective_scan(*given, **options)
 
-    with mock.patch("cvmh.models.ss2d.selective_scan", record):
-        block(x)
-    given, options = calls[0]
-    ways = {"block": lambda: block(x), "scan": lambda: selective_scan(*given, **options)}
-    times = take_turns(ways, "cpu", repeats, grad=False)
-    print(
-        f"\nVSS block without MLP, 96 channels, 64x64, N 1: {times['block'] * 1e3:.1f} ms, "
-        f"of which the scan {times['scan'] / times['block']:.0%}"
-    )
+        with mock.patch("cvmh.models.ss2d.selective_scan", record):
+            block(x)
+        (pixels, _, A, B, C, D), options = calls[0]
+        order = options["order"]
+        dt = torch.rand(1, PATHS, side * side, 96)
+        ways = {
+            "block": lambda block=block, x=x: block(x),
+            "scan": lambda calls=calls: selective_scan(*calls[0][0], **calls[0][1]),
+            "recurrence": lambda a=(pixels, dt, A, B, C, D), o=order: selective_scan(*a, order=o),
+        }
+        times = take_turns(ways, "cpu", repeats, grad=False)
+        scan, recurrence = times["scan"] / times["block"], times["recurrence"] / times["block"]
+        print(f"| {side}x{side} | {times['block'] * 1e3:.1f} | {scan:.1%} | {recurrence:.1%} |")
+
+
+class Clock(TorchDispatchMode):
+    """Adds up the seconds of each operator; torch's own profiler takes longer than some of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: dict[str, float] = collections.defaultdict(float)
+        self.calls: dict[str, int] = collections.defaultdict(int)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        start = time.perf_counter()
+        result = function(*args, **(kwargs or {}))
+        name = str(function).rpartition(".")[0]
+        self.seconds[name] += time.perf_counter() - start
+        self.calls[name] += 1
+        return result
 
 
 @torch.no_grad()
@@ -237,23 +290,26 @@ def show_network(repeats: int) -> None:
     """Print where the time of the paper's network goes."""
     network = create_model("cvmh_unet").eval()
     image = torch.randn(1, 3, 256, 256)
-    times = take_turns({"forward": lambda: network(image)}, "cpu", repeats, grad=False)
-    with torch.profiler.profile() as profile:
-        network(image)
-    rows = sorted(profile.key_averages(), key=lambda row: -row.self_cpu_time_total)
-    total = sum(row.self_cpu_time_total for row in rows)
+    network(image)
+    walls, clocks = [], []
+    for _ in range(repeats):
+        walls.append(clock(lambda: network(image), "cpu"))
+        with Clock() as one:
+            network(image)
+        clocks.append(one)
+    names, calls = list(clocks[0].seconds), clocks[0].calls
+    seconds = {name: statistics.median(one.seconds[name] for one in clocks) for name in names}
+    total = sum(seconds.values())
     products = sum(
-        row.self_cpu_time_total
-        for row in rows
-        if any(part in row.key.replace("aten::", "").lstrip("_") for part in PRODUCTS)
+        value for name, value in seconds.items() if any(part in name for part in PRODUCTS)
     )
     print(
-        f"\ncvmh_unet, 256x256, forward, one thread: {times['forward'] * 1e3:.0f} ms, "
-        f"{total / products:.2f} times its matrix products and convolutions\n"
+        f"\ncvmh_unet, 256x256, forward, one thread: {statistics.median(walls) * 1e3:.0f} ms, "
+        f"operators {total / products:.2f} times its matrix products and convolutions\n"
     )
     print("| operator | calls | share |\n|---|---|---|")
-    for row in rows[:12]:
-        print(f"| `{row.key}` | {row.count} | {row.self_cpu_time_total / total:.1%} |")
+    for name in sorted(names, key=seconds.__getitem__, reverse=True)[:12]:
+        print(f"| `{name}` | {calls[name]} | {seconds[name] / total:.1%} |")
 
 
 if __name__ == "__main__":

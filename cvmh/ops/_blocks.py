@@ -118,10 +118,12 @@ def to_map(rows: Tensor, plan: ChunkPlan, *, merge: bool) -> Tensor:
     """Return rows as a map (B, K, L, ...), or summed over the paths as (B, L, ...)."""
     num_batch, num_paths, length = plan.inverse.shape
     if not merge:
-        return rows.index_select(0, plan.inverse.flatten()).view(*plan.inverse.shape, -1)
+        return rows.index_select(0, plan.inverse.flatten()).view(
+            *plan.inverse.shape, rows.shape[-1]
+        )
     # Gathers the K rows of a pixel and adds them in one go.
     bags = plan.inverse.transpose(1, 2).reshape(-1, num_paths)
-    return functional.embedding_bag(bags, rows, mode="sum").view(num_batch, length, -1)
+    return functional.embedding_bag(bags, rows, mode="sum").view(num_batch, length, rows.shape[-1])
 
 
 def sum_states(values: Tensor, factors: Tensor, *, out: Tensor | None = None) -> Tensor:

@@ -159,11 +159,11 @@ class _Problem:
         return lanes * (FIXED_COST + self.A_KND.shape[1] * STATE_COST) > LONG
 
     def new_output(self) -> Tensor:
-        """Return a map of zeros, (B, L, D) or unmerged (B, K, L, D)."""
+        """Return room for y, (B, L, D) or unmerged (B, K, L, D); zeros if there are no paths."""
         num_batch, length, num_channels = self.x.shape
-        if self.merge:
-            return self.x.new_zeros(num_batch, length, num_channels)
-        return self.x.new_zeros(num_batch, self.A_KND.shape[0], length, num_channels)
+        num_paths = self.A_KND.shape[0]
+        shape = (num_batch, *(() if self.merge else (num_paths,)), length, num_channels)
+        return self.x.new_empty(shape) if num_paths > 0 else self.x.new_zeros(shape)
 
     def run(self, kernel: Pass, *, y: Tensor, **others: Tensor | None) -> None:
         """Run a kernel; ``others`` are what it reads or writes besides the inputs and ``y``."""

@@ -1,5 +1,6 @@
 """The selective scan over a map, forwards, as a kernel of numba."""
 
+import numpy as np
 from numba import carray, njit
 
 from cvmh.ops._numba_kernels import (
@@ -39,9 +40,9 @@ def count_forward_scratch(chunk: int, tile: int, num_states: int, rank: int) -> 
 
 
 def make_forward(stamp):
-    """Return the kernel that adds to y, and writes the states before all chunks where asked to.
+    """Return the kernel that writes y, and the states before all chunks where asked to.
 
-    y must be zero. The stamp must not be zero.
+    The stamp must not be zero.
     """
 
     def run_forward(plans):
@@ -62,22 +63,42 @@ def _run_job(plan, image, tile, scratch):
         rows = lay_rows(scratch, walk)
         load_rows(plan, path, tile * plan.tile, walk, rows)
         tile_size = walk.num_states * walk.row_size
-        dt = at(rows.state, tile_size)
+        dts = at(rows.state, tile_size)
+        # The first path to come by writes; others that share its map add to it.
+        adds = path > 0 and plan.y_path == 0
+        if not adds and not _visits_all(walk, plan.length):
+            for pixel in range(plan.length):
+                for lane in range(0, walk.width, LANES):
+                    place, rest = pixel * walk.num_channels + lane, walk.width - lane
+                    store_lanes(walk.y, place, rest, fill(np.float32(0)))
+            adds = True
         for head in range(0, walk.num_steps, BLOCK):
             if walk.states and head % walk.chunk == 0:
                 number = head // walk.chunk
                 copy_vectors(rows.state, at(walk.states, number * tile_size), tile_size)
             tail = min(head + BLOCK, walk.num_steps)
-            expand_dt(walk, rows, head, tail, dt, 0)
+            expand_dt(walk, rows, head, tail, dts, 0)
             for step in range(head, tail):
                 pixel = load_int(walk.order, step)
                 if pixel >= 0:
                     gap, later = fill(gap_before(walk, step)), pixel_at(walk, step + AHEAD)
-                    _take_step(walk, rows, at(dt, (step - head) * walk.row_size), pixel, gap, later)
+                    dt = at(dts, (step - head) * walk.row_size)
+                    _take_step(walk, rows, dt, pixel, gap, later, adds)
+
+
+@njit
+def _visits_all(walk, length):
+    """Return whether a path comes by all pixels, given that it visits none twice."""
+    if walk.num_steps < length:
+        return False
+    for step in range(walk.num_steps):
+        if load_int(walk.order, step) < 0:
+            return False
+    return True
 
 
 @njit(forceinline=True)
-def _take_step(walk, rows, dts, pixel, gap, later):
+def _take_step(walk, rows, dts, pixel, gap, later, adds):
     """Take all channels of a tile through one step; call those of a later pixel into the cache."""
     row, ahead = pixel * walk.num_channels, later * walk.num_channels
     B, C = at(walk.B, pixel * walk.B_pixel), at(walk.C, pixel * walk.C_pixel)
@@ -90,7 +111,9 @@ def _take_step(walk, rows, dts, pixel, gap, later):
         x, dt = load_lanes(walk.x, row + lane, rest), load_vector(dts, lane)
         decay_dt = load_decay_dt(walk, rows, dt, gap, row, lane)
         dt_x = dt * x
-        y = load_lanes(walk.y, row + lane, rest) + load_vector(rows.D, lane) * x
+        y = load_vector(rows.D, lane) * x
+        if adds:
+            y = y + load_lanes(walk.y, row + lane, rest)
         for item in range(walk.num_states):
             place = item * walk.row_size + lane
             decay = exp2(decay_dt * load_vector(rows.A, place))

@@ -138,7 +138,8 @@ def _new_output(arguments: ScanArguments) -> Tensor:
 
 def _own(result: Tensor) -> Tensor:
     """Return a gradient contiguous, and in memory that is its alone."""
-    is_part = result.untyped_storage().nbytes() > result.nbytes
+    # Of an empty part nobody can tell.
+    is_part = result.untyped_storage().nbytes() > result.nbytes or result.numel() == 0
     if is_part or not result.is_contiguous():
         return result.clone(memory_format=torch.contiguous_format)
     return result

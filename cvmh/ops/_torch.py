@@ -4,6 +4,7 @@ Legend: B batch, L pixels, D channels, K paths, N states. README.md derives both
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class _Scan(torch.autograd.Function):
         *tensors, plan, softplus, merge, dtype = inputs
         ctx.save_for_backward(*tensors)
         ctx.plan, ctx.softplus, ctx.merge, ctx.dtype = plan, softplus, merge, dtype
-        with torch.autocast(plan.rows.device.type, enabled=False):
+        with _no_autocast(plan.rows.device):
             ctx.saved = Saved(into=[], steps=[])
             keep = ctx.saved if any(ctx.needs_input_grad) else None
             return to_map(_scan_blocks(_maps(tensors, ctx), keep), plan, merge=merge)
@@ -57,7 +58,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.autocast(grad.device.type, enabled=False):
+        with _no_autocast(grad.device):
             maps = _maps(ctx.saved_tensors, ctx)
             results = propagate(maps, ctx.saved, grad, merge=ctx.merge).of_inputs()
             typed = (
@@ -65,6 +66,11 @@ class _Scan(torch.autograd.Function):
                 for given, result in zip(ctx.saved_tensors, results, strict=True)
             )
             return (*typed, None, None, None, None)
+
+
+def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    is_known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if is_known else nullcontext()
 
 
 def _maps(tensors: Sequence[Any], ctx: Any) -> Maps:

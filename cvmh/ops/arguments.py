@@ -104,9 +104,12 @@ def check_layouts(tensors: dict[str, Tensor], layouts: dict[str, str]) -> dict[s
         ShapeError: If shapes, dtypes or devices do not fit together; all shapes are named.
     """
     sizes: dict[str, int] = {}
-    device = next(iter(tensors.values())).device
+    first = next(iter(tensors.values()))
+    device = first.device if isinstance(first, Tensor) else None
     for name, value in tensors.items():
         wanted = None
+        if not isinstance(value, Tensor):
+            raise ShapeError(f"{name} must be a tensor, got {type(value).__name__}")
         if name in INDICES:
             if value.dtype not in (torch.int32, torch.int64):
                 wanted = f"int32 or int64, got {value.dtype}"
@@ -163,7 +166,11 @@ def _check_shapes(arguments: ScanArguments, tensors: dict[str, Tensor]) -> None:
             layouts[name] = "BKT"
     sizes = check_layouts(tensors, layouts)
     order, gap, reason = arguments.order, arguments.gap, None
-    if order is None and sizes["K"] != 1:
+    # Maps may be empty, and paths; what describes a network may not.
+    empty = [letter for letter in "KDNR" if sizes.get(letter, 1) == 0]
+    if empty:
+        reason = f"{empty[0]} must be at least 1, got 0"
+    elif order is None and sizes["K"] != 1:
         reason = f"order is required for K={sizes['K']} paths, got None"
     elif (gap is None) != (arguments.gap_dt is None):
         reason = "gap and gap_dt must be given together"

@@ -97,11 +97,10 @@ def selective_scan(
         (B, L, D) if merged, else (B, K, L, D); zero where no path comes by.
 
     Raises:
-        ShapeError: If shapes, dtypes or devices do not fit together.
+        ShapeError: If shapes, dtypes or devices do not fit together. B, L and T may be 0.
         KernelError: If the backend is unknown, missing or not for this device, A is not negative,
             or an order has a pixel twice or out of range (values are checked on the CPU only).
     """
-    run = BACKENDS[choose_backend(backend, device=x.device.type)]
     arguments = ScanArguments(
         x=x,
         dt=dt,
@@ -119,7 +118,7 @@ def selective_scan(
         merge=merge,
     )
     check_arguments(arguments)
-    return run(arguments)
+    return BACKENDS[choose_backend(backend, device=x.device.type)](arguments)
 
 
 # The names of backends do not change while a graph is traced.
@@ -190,5 +189,5 @@ def _why_missing(backend: str) -> str | None:
 def _warn_if_missing(backend: str, what: str) -> str | None:
     reason = _why_missing(backend)
     if reason is not None:
-        warnings.warn(f"{what}, for want of {backend}: {reason}", stacklevel=3)
+        warnings.warn(f"{what}, for want of {backend}: {reason}", stacklevel=4)
     return reason

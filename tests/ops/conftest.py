@@ -80,10 +80,12 @@ def make_scan():
             "C": projected[..., N + 1 :],
         }
         if softplus:
-            floats["dt"] = normal(B, K, L, rank or D)
+            floats["dt"] = normal(B, K, L, D if rank is None else rank)
             floats["dt_bias"] = uniform(-5, -2, K, D)
         else:
-            floats["dt"] = uniform(math.log(1e-3), math.log(1e-1), B, K, L, rank or D).exp()
+            floats["dt"] = uniform(
+                math.log(1e-3), math.log(1e-1), B, K, L, D if rank is None else rank
+            ).exp()
         if rank is not None:
             floats["dt_weight"] = uniform(0.1, 1, K, rank, D) / rank
         if skip:

@@ -172,3 +172,16 @@ def test_without_triton_scans_on_cuda_warn_once_and_run_in_torch(monkeypatch):
 def test_a_ready_decay_and_gaps_exclude_each_other(make_scan):
     with pytest.raises(ShapeError, match="decay_dt takes the place of gap and gap_dt; given: x"):
         selective_scan(**make_scan(gaps=True, ready=True))
+
+
+@pytest.mark.parametrize("letter, sizes", {"N": {"N": 0}, "D": {"D": 0}, "R": {"rank": 0}}.items())
+def test_a_scan_of_no_channels_states_or_ranks_is_refused(make_scan, letter, sizes):
+    with pytest.raises(ShapeError, match=f"{letter} must be at least 1, got 0; given: x"):
+        selective_scan(**make_scan(**sizes, softplus=True))
+
+
+def test_what_is_no_tensor_is_refused(make_scan):
+    with pytest.raises(ShapeError, match="x must be a tensor, got list"):
+        selective_scan(**make_scan() | {"x": [1.0]})
+    with pytest.raises(ShapeError, match="D must be a tensor, got float"):
+        selective_scan(**make_scan() | {"D": 1.0})

@@ -228,3 +228,22 @@ def test_pruned_paths_with_gaps_equal_the_masked_dense_scan(backend, make_scan, 
     pruned = arguments | {"order": order, "gap": gap, "gap_dt": gap_dt}
     got = selective_scan(**pruned, backend=backend)
     assert torch.allclose(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_batch, width", [(0, 7), (2, 0)], ids=["no image", "no pixel"])
+@pytest.mark.parametrize("rank", [None, 2])
+def test_nothing_to_scan_is_no_error(backend, make_scan, run, num_batch, width, rank):
+    order = order_table("snake", 5, 7)[:, : 5 * width]
+    arguments = make_scan(5, width, B=num_batch, order=order, rank=rank, softplus=True)
+    results = run(arguments, backend=backend)
+    assert results["y"].shape == (num_batch, 5 * width, 8)
+    assert all((results[name] == 0).all() for name in ("A", "D", "dt_bias"))
+
+
+def test_shapes_are_found_without_values(backend, make_scan):
+    arguments = make_scan(rank=2, softplus=True)
+    on_meta = {
+        name: value.to("meta") if isinstance(value, torch.Tensor) else value
+        for name, value in arguments.items()
+    }
+    assert selective_scan(**on_meta, backend="auto").shape == (2, 35, 8)
