@@ -4,7 +4,6 @@ Legend: B batch, L pixels, D channels, K paths, N states. README.md derives both
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from cvmh.ops._blocks import Maps, new_rows, sum_states, to_map
 from cvmh.ops._chunks import plan_chunks
 from cvmh.ops._gradients import Saved, propagate
 from cvmh.ops._recurrence import flow_forward, run_forward
-from cvmh.ops.arguments import ScanArguments
+from cvmh.ops.arguments import ScanArguments, no_autocast
 
 
 def scan_torch(arguments: ScanArguments) -> Tensor:
@@ -50,7 +49,7 @@ class _Scan(torch.autograd.Function):
         *tensors, plan, softplus, merge, dtype = inputs
         ctx.save_for_backward(*tensors)
         ctx.plan, ctx.softplus, ctx.merge, ctx.dtype = plan, softplus, merge, dtype
-        with _no_autocast(plan.rows.device):
+        with no_autocast(plan.rows.device):
             ctx.saved = Saved(into=[], steps=[])
             keep = ctx.saved if any(ctx.needs_input_grad) else None
             return to_map(_scan_blocks(_maps(tensors, ctx), keep), plan, merge=merge)
@@ -58,7 +57,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        with _no_autocast(grad.device):
+        with no_autocast(grad.device):
             maps = _maps(ctx.saved_tensors, ctx)
             results = propagate(maps, ctx.saved, grad, merge=ctx.merge).of_inputs()
             typed = (
@@ -66,11 +65,6 @@ class _Scan(torch.autograd.Function):
                 for given, result in zip(ctx.saved_tensors, results, strict=True)
             )
             return (*typed, None, None, None, None)
-
-
-def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    is_known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if is_known else nullcontext()
 
 
 def _maps(tensors: Sequence[Any], ctx: Any) -> Maps:

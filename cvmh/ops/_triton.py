@@ -13,7 +13,7 @@ from torch import Tensor
 from cvmh.ops._triton_backward import scan_bwd_kernel
 from cvmh.ops._triton_kernels import scan_fwd_kernel
 from cvmh.ops._triton_problem import Problem, map_of
-from cvmh.ops.arguments import ScanArguments
+from cvmh.ops.arguments import ScanArguments, no_autocast
 
 OLDEST = (3, 6)
 if tuple(int(part) for part in triton.__version__.split(".")[:2]) < OLDEST:
@@ -101,5 +101,5 @@ def _propagate(
 def _on_device_of(tensor: Tensor) -> Iterator[None]:
     """Launch where a tensor lives, and keep autocast out."""
     device = torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
-    with device, torch.autocast(tensor.device.type, enabled=False):
+    with device, no_autocast(tensor.device):
         yield

@@ -3,7 +3,9 @@
 Legend: B batch, L pixels, D channels, K paths, N states, T steps of a path, R rank of dt.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,8 +61,7 @@ class ScanArguments:
     @property
     def accumulator(self) -> torch.dtype:
         """The dtype of the state and of the output: float64 if any input is, else float32."""
-        is_double = any(value.dtype == torch.float64 for value in self.tensors.values())
-        return torch.float64 if is_double else torch.float32
+        return accumulator_of(self.tensors)
 
     @property
     def num_steps(self) -> int:
@@ -91,6 +92,18 @@ def check_arguments(arguments: ScanArguments) -> None:
     _check_shapes(arguments, tensors)
     if have_values(tensors):
         _check_values(arguments, tensors)
+
+
+def accumulator_of(tensors: dict[str, Tensor]) -> torch.dtype:
+    """Return the dtype that sums are kept in: float64 if any tensor is, else float32."""
+    is_double = any(value.dtype == torch.float64 for value in tensors.values())
+    return torch.float64 if is_double else torch.float32
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which nothing is narrowed behind the back of an operator."""
+    is_known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if is_known else nullcontext()
 
 
 def check_layouts(tensors: dict[str, Tensor], layouts: dict[str, str]) -> dict[str, int]:

@@ -42,7 +42,6 @@ def top_frequencies(num: int, height: int, width: int) -> tuple[tuple[int, int],
     return tuple((scaled(u, height), scaled(v, width)) for u, v in FCANET_TOP32[:num])
 
 
-@lru_cache(maxsize=128)
 def dct_basis(
     frequencies: tuple[tuple[int, int], ...], height: int, width: int, *, orthonormal: bool = True
 ) -> Tensor:
@@ -66,13 +65,29 @@ def dct_basis(
             f"frequencies must be pairs (u, v) with 0 <= u < {height} and 0 <= v < {width}, "
             f"got {frequencies}"
         )
-    rows, columns = zip(*frequencies, strict=True)
+    if torch.compiler.is_dynamo_compiling():
+        # torch.compile looks through no cache.
+        return _basis(frequencies, height, width, orthonormal)
+    return _cached_basis(frequencies, height, width, orthonormal)
+
+
+@lru_cache(maxsize=128)
+def _cached_basis(
+    frequencies: tuple[tuple[int, int], ...], height: int, width: int, orthonormal: bool
+) -> Tensor:
     # A cached tensor that was made in inference mode could not be trained with later, one that was
     # made while a graph is traced would have no values.
     with torch.inference_mode(False), _disable_current_modes():
-        along_rows = _cosines(rows, height, orthonormal)
-        along_columns = _cosines(columns, width, orthonormal)
-        return (along_rows[:, :, None] * along_columns[:, None, :]).float()
+        return _basis(frequencies, height, width, orthonormal)
+
+
+def _basis(
+    frequencies: tuple[tuple[int, int], ...], height: int, width: int, orthonormal: bool
+) -> Tensor:
+    rows, columns = zip(*frequencies, strict=True)
+    along_rows = _cosines(rows, height, orthonormal)
+    along_columns = _cosines(columns, width, orthonormal)
+    return (along_rows[:, :, None] * along_columns[:, None, :]).float()
 
 
 def _cosines(frequencies: tuple[int, ...], size: int, orthonormal: bool) -> Tensor:

@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from cvmh.errors import ShapeError
-from cvmh.ops.arguments import all_shapes, check_decay, check_layouts, have_values
+from cvmh.ops.arguments import (
+    accumulator_of,
+    all_shapes,
+    check_decay,
+    check_layouts,
+    have_values,
+    no_autocast,
+)
 
 # What each tensor must look like in the letters of the legend.
 LAYOUTS = {"x": "BLD", "dt": "BLH", "A": "H", "B": "BLN", "C": "BLN", "D": "H", "dt_bias": "H"}
@@ -68,11 +75,10 @@ def nc_ssd(
         )
     if have_values(tensors):
         check_decay(A, tensors)
-    dtypes = {value.dtype for value in tensors.values()}
-    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+    dtype = accumulator_of(tensors)
     wide = {name: value.to(dtype) for name, value in tensors.items()}
     weights = _weights(wide, dt_softplus=dt_softplus, positive=positive, normalise=normalise)
-    with torch.autocast(x.device.type, enabled=False):
+    with no_autocast(x.device):
         return _mix(wide, weights)
 
 

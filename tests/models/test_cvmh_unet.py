@@ -231,3 +231,12 @@ def test_a_wrong_name_or_setting_is_told_with_the_right_one(name, settings, text
     with pytest.raises(ConfigError, match=r"^[^\n]*$") as caught:
         create_model(name, **settings)
     assert text in str(caught.value)
+
+
+def test_the_whole_network_compiles_as_one_graph(nano):
+    image = torch.randn(1, 3, 40, 56, generator=torch.Generator().manual_seed(0))
+    # All of torch.compile but the compiler at its end.
+    compiled = torch.compile(nano, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        assert torch.allclose(compiled(image), nano(image), atol=1e-5)
+    torch._dynamo.reset()

@@ -63,6 +63,7 @@ def make_scan():
         generator = torch.Generator().manual_seed(seed)
         order = order_table(paths, height, width) if order is None else order
         K, L = order.shape[-2], height * width
+        columns = D if rank is None else rank
 
         def normal(*shape):
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -80,7 +81,7 @@ def make_scan():
             "C": projected[..., N + 1 :],
         }
         if softplus:
-            floats["dt"] = normal(B, K, L, D if rank is None else rank)
+            floats["dt"] = normal(B, K, L, columns)
             floats["dt_bias"] = uniform(-5, -2, K, D)
         else:
             floats["dt"] = uniform(

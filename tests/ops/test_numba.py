@@ -45,6 +45,13 @@ class Scans(torch.utils.data.Dataset):
 for batch in torch.utils.data.DataLoader(Scans(), num_workers=2, multiprocessing_context="fork"):
     assert torch.equal(batch[0], expected)
 """,
+    "a pool of spawned processes": """
+import multiprocessing
+scans = [(x[:, 0], dt, A, B, C)] * 4
+with multiprocessing.get_context("spawn").Pool(2) as pool:
+    for result in pool.starmap(selective_scan, scans):
+        assert torch.equal(result, expected)
+""",
     "threads of Python": """
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(4) as pool:
