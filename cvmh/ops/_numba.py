@@ -22,10 +22,13 @@ from cvmh.ops._numba_threads import FUNCTION, Function, count_threads, run_on_th
 from cvmh.ops.arguments import ScanArguments
 
 # Widest tile of channels. A few images are cut into more tiles, for the sake of threads, but into
-# none narrower than half of it: each tile gathers B and C again.
-TILE, ENOUGH_JOBS = 96, 8
+# none narrower than half of it.
+TILE = 96
+# Jobs that a backward pass is cut into at least. Not by the number of threads: gradients of B and C
+# are sums over tiles, and shall not depend on it. Forwards nothing does.
+ENOUGH_JOBS = 4
 # Nanoseconds for one channel of one step, without states and for each state, and of a long pass.
-FIXED_COST, STATE_COST, LONG = 2.0, 0.5, 1e6
+FIXED_COST, STATE_COST, LONG = 0.7, 0.12, 1e6
 # A compilation that takes longer than this is worth a line to the user.
 NOTICED_SECONDS = 1.0
 
@@ -45,7 +48,12 @@ def run_forward(arguments: ScanArguments, states: Tensor) -> Tensor:
     """Return y, and write the states before all chunks, unless there is no room for any."""
     problem = _Problem.of(arguments)
     y = problem.new_output()
-    problem.run(FORWARD, y=y, states=states if states.numel() > 0 else None)
+    problem.run(
+        FORWARD,
+        problem.cut_channels(problem.num_threads),
+        y=y,
+        states=states if states.numel() > 0 else None,
+    )
     return y
 
 
@@ -59,10 +67,12 @@ def run_backward(arguments: ScanArguments, states: Tensor, grad: Tensor) -> dict
     grad_x = torch.zeros_like(problem.x)
     grad_dt = None if rank else torch.zeros_like(problem.dt)
     grad_decay_dt = None if problem.decay_dt is None else torch.zeros_like(problem.decay_dt)
-    narrow = new_zeros(problem.num_tiles, num_batch, num_paths, length, narrow_size)
+    num_tiles = problem.cut_channels(ENOUGH_JOBS)
+    narrow = new_zeros(num_tiles, num_batch, num_paths, length, narrow_size)
     small = new_zeros(num_batch, num_paths, num_small, num_channels)
     problem.run(
         BACKWARD,
+        num_tiles,
         y=grad.float().contiguous(),
         states=states,
         grad_x=grad_x,
@@ -139,41 +149,38 @@ class _Problem:
         """Steps of a chunk."""
         return chunk_size(self.A_KND.shape[1])
 
-    @property
-    def tile(self) -> int:
-        """Channels of a tile, a multiple of LANES."""
+    def cut_channels(self, num_jobs: int) -> int:
+        """Return how many tiles the channels are cut into, so that there are enough jobs.
+
+        Tiles are as wide as they may be: each reads B and C again, and each row of a map apart.
+        """
         num_batch, _, num_channels = self.x.shape
-        wanted = min(ENOUGH_JOBS // max(num_batch, 1), num_channels // (TILE // 2))
-        num_tiles = max(-(-num_channels // (TILE // 2)), wanted, 1)
-        return -(-num_channels // (num_tiles * LANES)) * LANES
+        wanted = min(-(-num_jobs // max(num_batch, 1)), num_channels // (TILE // 2))
+        return max(-(-num_channels // TILE), wanted, 1)
 
     @property
-    def num_tiles(self) -> int:
-        """Tiles that the channels are cut into."""
-        return -(-self.x.shape[2] // self.tile)
-
-    @property
-    def is_long(self) -> bool:
-        """Whether a forward pass takes so long that threads are worth waking: about 1 ms."""
+    def num_threads(self) -> int:
+        """Threads worth waking: one, unless a forward pass takes about a millisecond."""
         lanes = self.x.shape[0] * self.A_KND.shape[0] * self.order.shape[-1] * self.x.shape[2]
-        return lanes * (FIXED_COST + self.A_KND.shape[1] * STATE_COST) > LONG
+        is_long = lanes * (FIXED_COST + self.A_KND.shape[1] * STATE_COST) > LONG
+        return count_threads() if is_long else 1
 
     def new_output(self) -> Tensor:
-        """Return room for y, (B, L, D) or unmerged (B, K, L, D); zeros if there are no paths."""
+        """Return room for y, (B, L, D) or unmerged (B, K, L, D)."""
         num_batch, length, num_channels = self.x.shape
-        num_paths = self.A_KND.shape[0]
-        shape = (num_batch, *(() if self.merge else (num_paths,)), length, num_channels)
-        return self.x.new_empty(shape) if num_paths > 0 else self.x.new_zeros(shape)
+        paths = () if self.merge else (self.A_KND.shape[0],)
+        return self.x.new_empty(num_batch, *paths, length, num_channels)
 
-    def run(self, kernel: Pass, *, y: Tensor, **others: Tensor | None) -> None:
+    def run(self, kernel: Pass, num_tiles: int, *, y: Tensor, **others: Tensor | None) -> None:
         """Run a kernel; ``others`` are what it reads or writes besides the inputs and ``y``."""
         num_batch, length, num_channels = self.x.shape
         num_paths, num_states, _ = self.A_KND.shape
-        num_jobs = num_batch * self.num_tiles
-        if num_jobs == 0 or num_paths == 0:
+        num_jobs = num_batch * num_tiles
+        if num_jobs == 0 or length == 0:
             return
-        num_threads = count_threads(num_jobs) if self.is_long else 1
-        size = kernel.count_scratch(self.chunk, self.tile, num_states, self.rank)
+        num_threads = min(num_jobs, self.num_threads)
+        tile = -(-num_channels // (num_tiles * LANES)) * LANES
+        size = kernel.count_scratch(self.chunk, tile, num_states, self.rank)
         scratch = self.x.new_empty(num_threads * size)
         counters = torch.zeros(2, dtype=torch.int64)
         names = ("x", "A_KND", "D", "gap_dt", "decay_dt", "dt_bias", "dt_weight", "order", "gap")
@@ -186,7 +193,7 @@ class _Problem:
             "scratch": _address(scratch),
             "scratch_size": size,
             "chunk": self.chunk,
-            "tile": self.tile,
+            "tile": tile,
             "num_channels": num_channels,
             "num_paths": num_paths,
             "num_states": num_states,

@@ -14,13 +14,13 @@ from cvmh.ops._numba_kernels import (
     AHEAD,
     Rows,
     at,
-    copy_vectors,
     expand_dt,
     gap_before,
     lay_rows,
     load_decay_dt,
     load_rows,
     pixel_at,
+    restore_states,
     set_zero,
     start_walk,
     take_job,
@@ -135,7 +135,7 @@ def _run_job(plan, image, tile, scratch):
         num_chunks = (walk.num_steps + walk.chunk - 1) // walk.chunk
         for number in range(num_chunks - 1, -1, -1):
             head, tail = number * walk.chunk, min((number + 1) * walk.chunk, walk.num_steps)
-            copy_vectors(at(walk.states, number * tile_size), rows.state, tile_size)
+            restore_states(walk, rows, number)
             expand_dt(walk, rows, head, tail, chunk.dt, chunk.slope)
             for step in range(head, tail):
                 pixel = load_int(walk.order, step)

@@ -6,9 +6,9 @@ from numba import carray, njit
 from cvmh.ops._numba_kernels import (
     AHEAD,
     at,
-    copy_vectors,
     expand_dt,
     gap_before,
+    keep_states,
     lay_rows,
     load_decay_dt,
     load_rows,
@@ -62,8 +62,7 @@ def _run_job(plan, image, tile, scratch):
         walk = start_walk(plan, image, path, tile)
         rows = lay_rows(scratch, walk)
         load_rows(plan, path, tile * plan.tile, walk, rows)
-        tile_size = walk.num_states * walk.row_size
-        dts = at(rows.state, tile_size)
+        dts = at(rows.state, walk.num_states * walk.row_size)
         # The first path to come by writes; others that share its map add to it.
         adds = path > 0 and plan.y_path == 0
         if not adds and not _visits_all(walk, plan.length):
@@ -74,8 +73,7 @@ def _run_job(plan, image, tile, scratch):
             adds = True
         for head in range(0, walk.num_steps, BLOCK):
             if walk.states and head % walk.chunk == 0:
-                number = head // walk.chunk
-                copy_vectors(rows.state, at(walk.states, number * tile_size), tile_size)
+                keep_states(walk, rows, head // walk.chunk)
             tail = min(head + BLOCK, walk.num_steps)
             expand_dt(walk, rows, head, tail, dts, 0)
             for step in range(head, tail):

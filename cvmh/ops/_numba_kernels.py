@@ -73,7 +73,8 @@ class Walk(NamedTuple):
     Attributes:
         x: The tile's channels at pixel 0; so are y, decay_dt, and dt unless it is of low rank.
         order: The first step of the path; so is gap. Both gap and decay_dt are 0 if not given.
-        states: States before the chunks of the path, (num_chunks, N, row_size).
+        states: States before the chunks of the path, (num_chunks, N, lanes), of the tile's channels.
+        lanes: All channels, padded to whole vectors.
         width: Channels of the tile.
         row_size: Channels of the tile, padded to whole vectors.
     """
@@ -93,6 +94,7 @@ class Walk(NamedTuple):
     order: int
     gap: int
     states: int
+    lanes: int
     num_channels: int
     num_states: int
     num_steps: int
@@ -122,10 +124,9 @@ def start_walk(plan, image, path, tile):
     decay_dt = (image * plan.num_paths + path) * plan.length * num_channels + first
     width = min(plan.tile, num_channels - first)
     row_size = (width + LANES - 1) // LANES * LANES
-    # Tiles before this one are full, so that each of their channels takes one lane.
     lanes = (num_channels + LANES - 1) // LANES * LANES
     num_chunks = (plan.num_steps + plan.chunk - 1) // plan.chunk
-    states = image * plan.num_paths * lanes + first * plan.num_paths + path * row_size
+    states = (image * plan.num_paths + path) * num_chunks * plan.num_states * lanes + first
     steps = image * plan.order_image + path * plan.num_steps
     return Walk(
         at(plan.x, image * plan.length * num_channels + first),
@@ -142,7 +143,8 @@ def start_walk(plan, image, path, tile):
         plan.C_state,
         at(plan.order, steps),
         at(plan.gap, steps) if plan.gap else 0,
-        at(plan.states, states * num_chunks * plan.num_states) if plan.states else 0,
+        at(plan.states, states) if plan.states else 0,
+        lanes,
         num_channels,
         plan.num_states,
         plan.num_steps,
@@ -185,10 +187,23 @@ def load_rows(plan, path, first, walk, rows):
 
 
 @njit
-def copy_vectors(source, target, num_values):
-    """Copy whole vectors."""
-    for index in range(0, num_values, LANES):
-        store_vector(target, index, load_vector(source, index))
+def keep_states(walk, rows, number):
+    """Write the states before a chunk."""
+    for item in range(walk.num_states):
+        kept = (number * walk.num_states + item) * walk.lanes
+        for lane in range(0, walk.width, LANES):
+            value = load_vector(rows.state, item * walk.row_size + lane)
+            store_vector(walk.states, kept + lane, value)
+
+
+@njit
+def restore_states(walk, rows, number):
+    """Read the states before a chunk."""
+    for item in range(walk.num_states):
+        kept = (number * walk.num_states + item) * walk.lanes
+        for lane in range(0, walk.width, LANES):
+            value = load_vector(walk.states, kept + lane)
+            store_vector(rows.state, item * walk.row_size + lane, value)
 
 
 @njit(forceinline=True)

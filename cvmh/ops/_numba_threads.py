@@ -30,11 +30,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
-def count_threads(num_jobs: int) -> int:
-    """Return how many threads that many jobs should be run by."""
+def count_threads() -> int:
+    """Return how many threads may be had."""
     if _is_forked or _parallel() is None or torch.utils.data.get_worker_info() is not None:
         return 1
-    return max(1, min(num_jobs, torch.get_num_threads()))
+    return torch.get_num_threads()
 
 
 def run_on_threads(function: Function, argument: int, num_threads: int) -> None:
