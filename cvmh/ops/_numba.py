@@ -48,12 +48,8 @@ def run_forward(arguments: ScanArguments, states: Tensor) -> Tensor:
     """Return y, and write the states before all chunks, unless there is no room for any."""
     problem = _Problem.of(arguments)
     y = problem.new_output()
-    problem.run(
-        FORWARD,
-        problem.cut_channels(problem.num_threads),
-        y=y,
-        states=states if states.numel() > 0 else None,
-    )
+    num_tiles = problem.cut_channels(problem.num_threads)
+    problem.run(FORWARD, num_tiles, y=y, states=states if states.numel() > 0 else None)
     return y
 
 

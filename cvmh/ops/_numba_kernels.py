@@ -73,7 +73,7 @@ class Walk(NamedTuple):
     Attributes:
         x: The tile's channels at pixel 0; so are y, decay_dt, and dt unless it is of low rank.
         order: The first step of the path; so is gap. Both gap and decay_dt are 0 if not given.
-        states: States before the chunks of the path, (num_chunks, N, lanes), of the tile's channels.
+        states: The tile's channels of the states before all chunks, (num_chunks, N, lanes).
         lanes: All channels, padded to whole vectors.
         width: Channels of the tile.
         row_size: Channels of the tile, padded to whole vectors.
