@@ -69,6 +69,12 @@ class Bands(click.ParamType[tuple[int, ...]]):
     help="Bands of the scene in the bundle's order; a named band is data, even if tagged alpha.",
 )
 @click.option(
+    "--nodata",
+    type=float,
+    metavar="VALUE",
+    help="The value of pixels without data, in bands that declare none; nan is always one.",
+)
+@click.option(
     "--force",
     is_flag=True,
     help="Predict although the dtype is not that of training, or the scene is a palette.",
@@ -87,6 +93,7 @@ def command(
     device: str,
     precision: str,
     bands: tuple[int, ...] | None,
+    nodata: float | None,
     force: bool,
     overwrite: bool,
     progress: str,
@@ -117,6 +124,7 @@ def command(
                     device=device,
                     precision=precision,
                     bands=bands,
+                    nodata=nodata,
                     force=force,
                     overwrite=overwrite,
                     progress=callback,

@@ -8,7 +8,8 @@ A pixel is data unless one of these holds:
 * the alpha band is 0, if the band tagged alpha truly is one;
 * the internal mask or the ``.msk`` file is 0.
 
-A value that merely looks like nodata but is declared nowhere is data.
+A value that merely looks like nodata but is declared nowhere is data, unless the user says of one
+that it is nodata in the bands that declare none.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cvmh.errors import RasterError
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import Window
 
@@ -55,13 +57,29 @@ class Validity:
         raster: the open raster.
         bands: the used bands, numbered from 1.
         alpha: the number of the alpha band, None if there is none; see :func:`find_alpha`.
+        nodata: the value of pixels without data in bands that declare none.
+
+    Raises:
+        RasterError: no pixel of the bands' dtype can have the value ``nodata``.
     """
 
-    def __init__(self, raster: Raster, bands: Sequence[int], *, alpha: int | None) -> None:
+    def __init__(
+        self,
+        raster: Raster,
+        bands: Sequence[int],
+        *,
+        alpha: int | None,
+        nodata: float | None = None,
+    ) -> None:
         self._raster = raster
         self._alpha = alpha
         dtype = np.dtype(raster.dtype_of(bands))
-        self._nodata = [_as_pixel(raster.nodata[band - 1], dtype) for band in bands]
+        declared = [raster.nodata[band - 1] for band in bands]
+        if nodata is not None and dtype.kind != "f" and _as_pixel(nodata, dtype) is None:
+            raise RasterError(
+                f"nodata {nodata:g} cannot be a pixel of {raster.path}, whose bands are {dtype}"
+            )
+        self._nodata = [_as_pixel(nodata if own is None else own, dtype) for own in declared]
 
     def read(self, window: Window, pixels_CHW: NDArray[Any]) -> NDArray[np.bool_]:
         """Return (H, W), true where the pixel is data.

@@ -61,5 +61,27 @@ def compare_gsd(raster: Raster, card: BundleCard, warn: Callable[[str], None] | 
         )
 
 
+def compare_nodata(
+    raster: Raster,
+    bands: Sequence[int],
+    nodata: float | None,
+    warn: Callable[[str], None] | None,
+) -> None:
+    """Warn where the scene declares other nodata for all bands than what the user says."""
+    declared = [raster.nodata[band - 1] for band in bands]
+    if nodata is None or None in declared or all(_is_same(nodata, value) for value in declared):
+        return
+    values = ", ".join(f"{value:g}" for value in dict.fromkeys(declared) if value is not None)
+    tell = warn or _warn_python
+    tell(
+        f"{raster.path} declares nodata {values} for all of its bands that are used, so the given "
+        f"{nodata:g} counts as data; declare another with gdal_edit.py -a_nodata"
+    )
+
+
+def _is_same(one: float, other: float | None) -> bool:
+    return one == other or (one != one and other != other)
+
+
 def _warn_python(message: str) -> None:
     warnings.warn(message, stacklevel=4)

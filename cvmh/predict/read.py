@@ -37,12 +37,24 @@ class TileReader:
         raster: the open scene.
         bands: the bands of the scene, numbered from 1, in the order of the network.
         card: gives mean and standard deviation per band.
+        nodata: the value of pixels without data in bands that declare none.
+
+    Raises:
+        RasterError: no pixel can have the value ``nodata``, or the alpha band cannot be read.
     """
 
-    def __init__(self, raster: Raster, bands: Sequence[int], card: BundleCard) -> None:
+    def __init__(
+        self,
+        raster: Raster,
+        bands: Sequence[int],
+        card: BundleCard,
+        *,
+        nodata: float | None = None,
+    ) -> None:
         self._raster = raster
         self._bands = tuple(bands)
-        self._validity = Validity(raster, bands, alpha=find_alpha(raster, bands))
+        alpha = find_alpha(raster, bands)
+        self._validity = Validity(raster, bands, alpha=alpha, nodata=nodata)
         self._mean = np.array(card.mean, dtype=np.float32)[:, None, None]
         self._std = np.array(card.std, dtype=np.float32)[:, None, None]
 

@@ -16,7 +16,7 @@ from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import TilePlan, plan_tiles
 from cvmh.models.bundle import Bundle
 from cvmh.predict.blend import ScoreBuffer
-from cvmh.predict.checks import check_card, check_values, compare_gsd
+from cvmh.predict.checks import check_card, check_values, compare_gsd, compare_nodata
 from cvmh.predict.infer import Engine
 from cvmh.predict.read import TileReader
 from cvmh.progress import Progress, silent
@@ -47,6 +47,7 @@ def predict_raster(
     device: str = "auto",
     precision: str = "auto",
     bands: Sequence[int] | None = None,
+    nodata: float | None = None,
     force: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -69,6 +70,7 @@ def predict_raster(
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto" (bf16 on cuda, else fp32), "fp32" or "bf16".
         bands: bands of the scene, numbered from 1, in the network's order; default by name.
+        nodata: the value of pixels without data, in bands that declare none.
         force: predict although the scene's dtype is not that of training, or it is a palette.
         overwrite: replace an existing mask.
         progress: told of every finished tile.
@@ -91,11 +93,15 @@ def predict_raster(
         plan = plan_tiles(raster.height, raster.width, tile=side, overlap=overlap)
         even = _even_batch(plan.num_tiles, batch)
         engine = Engine(bundle, batch=even, device=device, precision=precision)
+        # What can be wrong with the scene is found out before a mask is begun.
+        reader = TileReader(raster, chosen, card, nodata=nodata)
         tags = {"model": card.model, "bands": str(chosen), "tile": str(side)}
-        tags |= {"overlap": str(overlap)} | ({"command": command} if command else {})
+        tags |= {"overlap": str(overlap)}
+        tags |= {} if nodata is None else {"nodata": f"{nodata:g}"}
+        tags |= {"command": command} if command else {}
         mask = MaskWriter(output, raster, card.classes, tags=tags, overwrite=overwrite)
         compare_gsd(raster, card, warn)
-        reader = TileReader(raster, chosen, card)
+        compare_nodata(raster, chosen, nodata, warn)
         buffer = ScoreBuffer(plan, len(card.classes))
         with mask:
             counts = _fill(mask, plan, reader, engine, buffer, progress or silent)

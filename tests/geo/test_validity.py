@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from rasterio.enums import ColorInterp
 
+from cvmh.errors import RasterError
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import Window
 from cvmh.geo.validity import Validity, find_alpha
@@ -10,9 +11,9 @@ RGBA = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
 ALL = Window(0, 0, 2, 3)
 
 
-def validity_of(path, bands, window=ALL):
+def validity_of(path, bands, window=ALL, nodata=None):
     with Raster(path) as raster:
-        rule = Validity(raster, bands, alpha=find_alpha(raster, bands))
+        rule = Validity(raster, bands, alpha=find_alpha(raster, bands), nodata=nodata)
         return rule.read(window, raster.read(window, bands)).tolist()
 
 
@@ -29,6 +30,20 @@ def test_a_pixel_is_nodata_only_if_all_used_bands_are(make_raster):
 def test_a_value_that_is_declared_nowhere_is_data(make_raster):
     path = make_raster(array=bands_of([-9999, 0, 1, 2, 3, 4], dtype="int16"))
     assert validity_of(path, [1]) == [[True] * 3] * 2
+
+
+def test_a_value_that_the_user_names_is_nodata_where_none_is_declared(make_raster):
+    path = make_raster(array=bands_of([7, 0, 7, 2, 3, 7], [7, 7, 7, 2, 3, 4], dtype="int16"))
+    assert validity_of(path, [1, 2], nodata=7) == [[False, True, False], [True, True, True]]
+    declared = make_raster("declared.tif", bands_of([7, 0, 7, 2, 3, 7]), nodata=0)
+    assert validity_of(declared, [1], nodata=7) == [[True, False, True], [True] * 3]
+
+
+@pytest.mark.parametrize("nodata", [300, -1, 0.5, float("nan")])
+def test_a_value_that_no_pixel_can_have_is_refused(make_raster, nodata):
+    path = make_raster(array=bands_of([0, 1, 2, 3, 4, 5]))
+    with pytest.raises(RasterError, match=rf"nodata {nodata:g} cannot be a pixel of .*scene\.tif"):
+        validity_of(path, [1], nodata=nodata)
 
 
 @pytest.mark.parametrize("nodata", [None, np.nan])

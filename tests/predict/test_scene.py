@@ -147,6 +147,28 @@ def test_no_data_is_255_and_its_tiles_are_skipped(
     assert seen == [("predict", done, 12, "tiles") for done in range(1, 13)]
 
 
+def test_nodata_that_the_user_names_is_255_and_kept_in_the_tags(
+    make_bundle, make_scene, noise, read_mask, tmp_path
+):
+    bundle, array = make_bundle(), np.maximum(noise(3, 90, 70), 1)
+    array[:, :40, 10:30] = 0
+    output = tmp_path / "mask.tif"
+    predict_raster(make_scene(array), output, bundle, nodata=0)
+    np.testing.assert_array_equal(read_mask(output) != 255, (array != 0).all(axis=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(output) as mask:
+            assert mask.tags()["CVMH_NODATA"] == "0"
+
+
+def test_nodata_beside_a_declared_one_is_told(make_bundle, make_scene, noise, tmp_path):
+    scene, told = make_scene(noise(3, 40, 40), nodata=0), []
+    predict_raster(scene, tmp_path / "a.tif", make_bundle(), nodata=255, warn=told.append)
+    predict_raster(scene, tmp_path / "b.tif", make_bundle(), nodata=0, warn=told.append)
+    assert len(told) == 1
+    assert "declares nodata 0 for all of its bands that are used, so the given 255" in told[0]
+
+
 def test_nan_becomes_no_data_and_does_not_spread(
     make_bundle, make_scene, noise, read_mask, tmp_path
 ):
