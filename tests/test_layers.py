@@ -12,6 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = {
     "version": 0,
     "errors": 0,
+    "memory": 0,
     "progress": 0,
     "files": 0,
     "classes": 0,
@@ -42,7 +43,17 @@ HOMES = {
     "llvmlite": ("ops/_numba",),
     "dask": ("predict/",),
 }
-TORCH_FREE = {"version", "errors", "progress", "files", "classes", "config", "geo", "metrics"}
+TORCH_FREE = {
+    "version",
+    "errors",
+    "memory",
+    "progress",
+    "files",
+    "classes",
+    "config",
+    "geo",
+    "metrics",
+}
 
 
 def part_of(path):
