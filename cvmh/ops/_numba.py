@@ -21,11 +21,11 @@ from cvmh.ops._numba_sizes import LANES, chunk_size
 from cvmh.ops._numba_threads import FUNCTION, Function, count_threads, run_on_threads
 from cvmh.ops.arguments import ScanArguments
 
-# Widest tile of channels. A few images are cut into more tiles, for the sake of threads, but into
-# none narrower than half of it.
+# Widest tile of channels. A few images are cut into more tiles, for the sake of threads, of about
+# half of it at least.
 TILE = 96
-# Jobs that a backward pass is cut into at least. Not by the number of threads: gradients of B and C
-# are sums over tiles, and shall not depend on it. Forwards nothing does.
+# Jobs that a backward pass is cut into where the channels allow. Not by the number of threads:
+# gradients of B and C are sums over tiles, and shall not depend on it. Forwards nothing does.
 ENOUGH_JOBS = 4
 # Nanoseconds for one channel of one step, without states and for each state, and of a long pass.
 FIXED_COST, STATE_COST, LONG = 0.7, 0.12, 1e6
@@ -117,7 +117,7 @@ class _Problem:
         """Convert the arguments of a scan."""
         order, dt = arguments.order, arguments.dt.float()
         if order is None:
-            order = torch.arange(arguments.x.shape[1])[None]
+            order = torch.arange(arguments.x.shape[1], device=arguments.x.device)[None]
         return cls(
             x=arguments.x.float().contiguous(),
             dt=dt.contiguous() if arguments.dt_weight is None else dt,
@@ -152,7 +152,9 @@ class _Problem:
         """
         num_batch, _, num_channels = self.x.shape
         wanted = min(-(-num_jobs // max(num_batch, 1)), num_channels // (TILE // 2))
-        return max(-(-num_channels // TILE), wanted, 1)
+        num_tiles = max(-(-num_channels // TILE), wanted, 1)
+        # Of whole vectors, tiles may be fewer.
+        return -(-num_channels // _width_of(num_channels, num_tiles))
 
     @property
     def num_threads(self) -> int:
@@ -175,10 +177,10 @@ class _Problem:
         if num_jobs == 0 or length == 0:
             return
         num_threads = min(num_jobs, self.num_threads)
-        tile = -(-num_channels // (num_tiles * LANES)) * LANES
+        tile = _width_of(num_channels, num_tiles)
         size = kernel.count_scratch(self.chunk, tile, num_states, self.rank)
         scratch = self.x.new_empty(num_threads * size)
-        counters = torch.zeros(2, dtype=torch.int64)
+        counters = self.x.new_zeros(2, dtype=torch.int64)
         names = ("x", "A_KND", "D", "gap_dt", "decay_dt", "dt_bias", "dt_weight", "order", "gap")
         tensors = {name: getattr(self, name) for name in names} | others
         tensors |= {"dt": self.dt, "B": self.B, "C": self.C, "y": y}
@@ -205,8 +207,14 @@ class _Problem:
             strides = getattr(self, name).stride()
             for axis, stride in zip(("image", "path", "pixel", last), strides, strict=True):
                 values[f"{name}_{axis}"] = stride
+        assert values.keys() <= set(PLAN.names or ()), "a name that no kernel knows"
         plan = np.array([values.get(name, 0) for name in PLAN.names or ()], dtype=np.int64)
         run_on_threads(_entry(kernel.make), plan.ctypes.data, num_threads)
+
+
+def _width_of(num_channels: int, num_tiles: int) -> int:
+    """Return how many channels, a multiple of LANES, a tile has."""
+    return -(-num_channels // (num_tiles * LANES)) * LANES
 
 
 def _packed(tensor: Tensor | None) -> Tensor | None:

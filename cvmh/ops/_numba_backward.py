@@ -88,7 +88,7 @@ def count_backward_scratch(chunk: int, tile: int, num_states: int, rank: int) ->
 def make_backward(stamp):
     """Return the kernel that writes the gradients of all inputs; y is that of the output.
 
-    All gradients must be zero; they are added to. ``grad_narrow`` is (tiles, B, K, L, R + 2 N), of
+    All gradients must be zero before. ``grad_narrow`` is (tiles, B, K, L, R + 2 N), of
     dt, B and C; ``grad_small`` (B, K, N + 3 + R, D), of A, D, gap_dt, dt_bias and dt_weight. The
     stamp must not be zero.
     """

@@ -30,7 +30,7 @@ from cvmh.ops._numba_vectors import (
     store_vector,
 )
 
-# Steps whose dt is made at once; chunks are multiples of it.
+# Steps whose dt is made at once: a multiple of 4, and chunks are multiples of it.
 BLOCK = 16
 
 

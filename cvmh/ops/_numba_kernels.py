@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cfunc, from_dtype, njit, types
+from numba import cfunc, config, from_dtype, njit, types
 
 from cvmh.ops._numba_sizes import LANES
 from cvmh.ops._numba_vectors import (
@@ -50,6 +50,8 @@ PLAN = np.dtype(
         )
     ]
 )
+if config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set")
 ENTRY = types.void(types.CPointer(from_dtype(PLAN)))
 
 

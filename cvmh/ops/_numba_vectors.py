@@ -103,16 +103,11 @@ def _add(builder: Any, a: Any, b: Any) -> Any:
     return builder.fadd(a, b, flags=("contract",))
 
 
-def _subtract(builder: Any, a: Any, b: Any) -> Any:
-    return builder.fsub(a, b, flags=("contract",))
-
-
 def _multiply(builder: Any, a: Any, b: Any) -> Any:
     return builder.fmul(a, b, flags=("contract",))
 
 
 _emits(operator.add, vector, vector, vector)(_add)
-_emits(operator.sub, vector, vector, vector)(_subtract)
 _emits(operator.mul, vector, vector, vector)(_multiply)
 
 
@@ -208,18 +203,6 @@ def store_float(builder: Any, address: Any, index: Any, value: Any) -> Any:
 def load_int(builder: Any, address: Any, index: Any) -> Any:
     """Return one integer of 32 bits, widened."""
     return builder.sext(builder.load(_element(builder, address, index, INT)), LONG)
-
-
-@_define(types.void, types.int64, types.int64, types.int64)
-def store_int(builder: Any, address: Any, index: Any, value: Any) -> Any:
-    """Write one integer of 32 bits."""
-    builder.store(builder.trunc(value, INT), _element(builder, address, index, INT))
-
-
-@_define(types.int64, types.int64, types.int64)
-def load_long(builder: Any, address: Any, index: Any) -> Any:
-    """Return one integer of 64 bits."""
-    return builder.load(_element(builder, address, index, LONG))
 
 
 @_define(types.int64, types.int64, types.int64)

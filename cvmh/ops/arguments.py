@@ -220,7 +220,7 @@ def _check_order(order: Tensor, tensors: dict[str, Tensor]) -> None:
     # Each path counts in its own row; padding goes to a spare last column.
     rows = order.reshape(-1, order.shape[-1])
     target = torch.where(rows < 0, length, rows).long()
-    visits = torch.zeros(rows.shape[0], length + 1, dtype=torch.int32)
+    visits = torch.zeros(rows.shape[0], length + 1, dtype=torch.int32, device=order.device)
     visits.scatter_add_(1, target, torch.ones_like(target, dtype=torch.int32))
     if bool((visits[:, :length] > 1).any()):
         path, pixel = (visits[:, :length] > 1).nonzero()[0].tolist()

@@ -22,7 +22,6 @@ from cvmh.ops.arguments import ScanArguments, check_arguments
 from cvmh.ops.reference import scan_reference
 
 BACKENDS: dict[str, Callable[[ScanArguments], Tensor]] = {
-    # The CPU is for triton's interpreter.
     "triton": define_scan(
         "triton",
         _triton_plan.count_states,

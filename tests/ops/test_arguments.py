@@ -180,6 +180,13 @@ def test_a_scan_of_no_channels_states_or_ranks_is_refused(make_scan, letter, siz
         selective_scan(**make_scan(**sizes, softplus=True))
 
 
+def test_values_are_looked_at_whatever_the_default_device(make_scan):
+    arguments = make_scan()
+    arguments["order"] = arguments["order"].clone()
+    with torch.device("meta"):
+        assert selective_scan(**arguments, backend="numba").isfinite().all()
+
+
 def test_what_is_no_tensor_is_refused(make_scan):
     with pytest.raises(ShapeError, match="x must be a tensor, got list"):
         selective_scan(**make_scan() | {"x": [1.0]})

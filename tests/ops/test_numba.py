@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from cvmh.ops import _numba, _numba_threads, selective_scan
+from cvmh.ops.arguments import ScanArguments
 
 PREPARE = """
 import torch
@@ -71,19 +72,29 @@ def set_threads(monkeypatch):
 
 
 @pytest.mark.skipif(_numba_threads._parallel() is None, reason="torch brings no GNU OpenMP")
-@pytest.mark.parametrize("num_batch, D", [(1, 100), (3, 20)])
+@pytest.mark.parametrize("num_batch, D", [(1, 100), (3, 20), (1, 250), (1, 512)])
 def test_results_do_not_depend_on_the_number_of_threads(make_scan, set_threads, num_batch, D):
     arguments = make_scan(9, 12, B=num_batch, D=D, rank=3, softplus=True, gaps=True)
     tensors = [value for value in arguments.values() if isinstance(value, torch.Tensor)]
     leaves = [value.requires_grad_() for value in tensors if value.is_floating_point()]
     results = []
-    for num_threads in (1, 2, 3):
+    for num_threads in (1, 2, 3, 5, 10):
         set_threads(num_threads)
         assert _numba_threads.count_threads() == num_threads
         y = selective_scan(**arguments, backend="numba")
         results.append([y, *torch.autograd.grad(y, leaves, torch.sin(y.detach()))])
     for several in results[1:]:
         assert all(map(torch.equal, results[0], several))
+
+
+@pytest.mark.parametrize("num_batch", [1, 3])
+def test_tiles_of_whole_vectors_are_as_many_as_jobs_are_counted(make_scan, num_batch):
+    for D in (1, 16, 96, 97, 144, 240, 250, 256, 320, 384, 512, 768, 1000):
+        problem = _numba._Problem.of(ScanArguments(**make_scan(1, 2, B=num_batch, D=D, N=1)))
+        for num_jobs in range(1, 65):
+            num_tiles = problem.cut_channels(num_jobs)
+            width = _numba._width_of(D, num_tiles)
+            assert (num_tiles - 1) * width < D <= num_tiles * width and width % 16 == 0
 
 
 def test_short_scans_do_not_wake_threads(make_scan, monkeypatch):
@@ -98,6 +109,28 @@ def test_short_scans_do_not_wake_threads(make_scan, monkeypatch):
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_scans_run_after_a_parallel_one_in(situation, start_python):
     process = start_python("-c", PREPARE + SITUATIONS[situation])
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+
+
+def test_without_a_compiler_numba_counts_as_missing(start_python):
+    code = """
+import os, warnings
+os.environ["NUMBA_DISABLE_JIT"] = "1"
+import torch
+from cvmh.errors import KernelError
+from cvmh.ops import choose_backend
+try:
+    choose_backend("numba")
+except KernelError as error:
+    assert "'numba' cannot be imported: NUMBA_DISABLE_JIT is set" in str(error)
+else:
+    raise AssertionError
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    assert choose_backend() == "torch" and len(told) == 1
+"""
+    process = start_python("-c", code)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
 
@@ -164,7 +197,8 @@ warm_up()
         process = start_python("-c", code, str(tmp_path))
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
-        found.append(sorted(path.name for path in tmp_path.rglob("*.nbc")))
+        files = tmp_path.rglob("*.nbc")
+        found.append(sorted((path.name, path.stat().st_mtime_ns) for path in files))
     assert len(found[0]) == 2 and found[0] == found[1]
 
 
