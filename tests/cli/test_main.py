@@ -26,6 +26,7 @@ OPTIONS = {
         "--checkpoint",
         "--device",
         "--force",
+        "--nodata",
         "--output",
         "--overlap",
         "--overwrite",
