@@ -48,8 +48,8 @@ def run_forward(arguments: ScanArguments, states: Tensor) -> Tensor:
     """Return y, and write the states before all chunks, unless there is no room for any."""
     problem = _Problem.of(arguments)
     y = problem.new_output()
-    num_tiles = problem.cut_channels(problem.num_threads)
-    problem.run(FORWARD, num_tiles, y=y, states=states if states.numel() > 0 else None)
+    tile = problem.choose_tile(problem.num_threads)
+    problem.run(FORWARD, tile, y=y, states=states if states.numel() > 0 else None)
     return y
 
 
@@ -63,12 +63,12 @@ def run_backward(arguments: ScanArguments, states: Tensor, grad: Tensor) -> dict
     grad_x = torch.zeros_like(problem.x)
     grad_dt = None if rank else torch.zeros_like(problem.dt)
     grad_decay_dt = None if problem.decay_dt is None else torch.zeros_like(problem.decay_dt)
-    num_tiles = problem.cut_channels(ENOUGH_JOBS)
-    narrow = new_zeros(num_tiles, num_batch, num_paths, length, narrow_size)
+    tile = problem.choose_tile(ENOUGH_JOBS)
+    narrow = new_zeros(problem.count_tiles(tile), num_batch, num_paths, length, narrow_size)
     small = new_zeros(num_batch, num_paths, num_small, num_channels)
     problem.run(
         BACKWARD,
-        num_tiles,
+        tile,
         y=grad.float().contiguous(),
         states=states,
         grad_x=grad_x,
@@ -145,16 +145,19 @@ class _Problem:
         """Steps of a chunk."""
         return chunk_size(self.A_KND.shape[1])
 
-    def cut_channels(self, num_jobs: int) -> int:
-        """Return how many tiles the channels are cut into, so that there are enough jobs.
+    def choose_tile(self, num_jobs: int) -> int:
+        """Return how many channels, a multiple of LANES, a tile has for that many jobs or so.
 
         Tiles are as wide as they may be: each reads B and C again, and each row of a map apart.
         """
         num_batch, _, num_channels = self.x.shape
         wanted = min(-(-num_jobs // max(num_batch, 1)), num_channels // (TILE // 2))
         num_tiles = max(-(-num_channels // TILE), wanted, 1)
-        # Of whole vectors, tiles may be fewer.
-        return -(-num_channels // _width_of(num_channels, num_tiles))
+        return -(-num_channels // (num_tiles * LANES)) * LANES
+
+    def count_tiles(self, tile: int) -> int:
+        """Return how many tiles of that many channels there are; the last may be narrower."""
+        return -(-self.x.shape[2] // tile)
 
     @property
     def num_threads(self) -> int:
@@ -169,15 +172,15 @@ class _Problem:
         paths = () if self.merge else (self.A_KND.shape[0],)
         return self.x.new_empty(num_batch, *paths, length, num_channels)
 
-    def run(self, kernel: Pass, num_tiles: int, *, y: Tensor, **others: Tensor | None) -> None:
+    def run(self, kernel: Pass, tile: int, *, y: Tensor, **others: Tensor | None) -> None:
         """Run a kernel; ``others`` are what it reads or writes besides the inputs and ``y``."""
         num_batch, length, num_channels = self.x.shape
         num_paths, num_states, _ = self.A_KND.shape
+        num_tiles = self.count_tiles(tile)
         num_jobs = num_batch * num_tiles
         if num_jobs == 0 or length == 0:
             return
         num_threads = min(num_jobs, self.num_threads)
-        tile = _width_of(num_channels, num_tiles)
         size = kernel.count_scratch(self.chunk, tile, num_states, self.rank)
         scratch = self.x.new_empty(num_threads * size)
         counters = self.x.new_zeros(2, dtype=torch.int64)
@@ -192,6 +195,7 @@ class _Problem:
             "scratch_size": size,
             "chunk": self.chunk,
             "tile": tile,
+            "num_tiles": num_tiles,
             "num_channels": num_channels,
             "num_paths": num_paths,
             "num_states": num_states,
@@ -210,11 +214,6 @@ class _Problem:
         assert values.keys() <= set(PLAN.names or ()), "a name that no kernel knows"
         plan = np.array([values.get(name, 0) for name in PLAN.names or ()], dtype=np.int64)
         run_on_threads(_entry(kernel.make), plan.ctypes.data, num_threads)
-
-
-def _width_of(num_channels: int, num_tiles: int) -> int:
-    """Return how many channels, a multiple of LANES, a tile has."""
-    return -(-num_channels // (num_tiles * LANES)) * LANES
 
 
 def _packed(tensor: Tensor | None) -> Tensor | None:

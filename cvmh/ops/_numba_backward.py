@@ -8,7 +8,7 @@ backwards. README.md derives the pass.
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
 from cvmh.ops._numba_kernels import (
     AHEAD,
@@ -21,10 +21,9 @@ from cvmh.ops._numba_kernels import (
     load_rows,
     pixel_at,
     restore_states,
+    run_jobs,
     set_zero,
     start_walk,
-    take_job,
-    take_scratch,
 )
 from cvmh.ops._numba_sizes import LANES
 from cvmh.ops._numba_vectors import (
@@ -94,20 +93,14 @@ def make_backward(stamp):
     """
 
     def run_backward(plans):
-        plan = carray(plans, 1)[0]
-        scratch = take_scratch(plan)
-        image, tile = take_job(plan)
-        while stamp and image >= 0:
-            _run_job(plan, image, tile, scratch)
-            image, tile = take_job(plan)
+        run_jobs(plans, _run_job, stamp)
 
     return run_backward
 
 
 @njit
 def _run_job(plan, image, tile, scratch):
-    num_tiles = (plan.num_channels + plan.tile - 1) // plan.tile
-    first, num_images = tile * plan.tile, plan.num_jobs // num_tiles
+    first, num_images = tile * plan.tile, plan.num_jobs // plan.num_tiles
     for path in range(plan.num_paths):
         walk = start_walk(plan, image, path, tile)
         tile_size = walk.num_states * walk.row_size

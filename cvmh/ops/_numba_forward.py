@@ -1,7 +1,7 @@
 """The selective scan over a map, forwards, as a kernel of numba."""
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
 from cvmh.ops._numba_kernels import (
     AHEAD,
@@ -13,9 +13,8 @@ from cvmh.ops._numba_kernels import (
     load_decay_dt,
     load_rows,
     pixel_at,
+    run_jobs,
     start_walk,
-    take_job,
-    take_scratch,
 )
 from cvmh.ops._numba_sizes import LANES
 from cvmh.ops._numba_vectors import (
@@ -46,12 +45,7 @@ def make_forward(stamp):
     """
 
     def run_forward(plans):
-        plan = carray(plans, 1)[0]
-        scratch = take_scratch(plan)
-        image, tile = take_job(plan)
-        while stamp and image >= 0:
-            _run_job(plan, image, tile, scratch)
-            image, tile = take_job(plan)
+        run_jobs(plans, _run_job, stamp)
 
     return run_forward
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cfunc, config, from_dtype, njit, types
+from numba import carray, cfunc, config, from_dtype, njit, types
 
 from cvmh.ops._numba_sizes import LANES
 from cvmh.ops._numba_vectors import (
@@ -39,7 +39,8 @@ PLAN = np.dtype(
     [
         (name, np.int64)
         for name in (
-            *("counters", "num_jobs", "scratch", "scratch_size", "chunk", "tile"),
+            *("counters", "num_jobs", "scratch", "scratch_size", "chunk"),
+            *("tile", "num_tiles"),
             *("num_channels", "num_paths", "num_states", "num_steps", "length", "rank"),
             *("softplus", "order", "order_image", "gap", "x", "y", "y_image", "y_path"),
             *("dt", "dt_image", "dt_path", "dt_pixel", "dt_rank"),
@@ -277,17 +278,20 @@ def expand_dt(walk, rows, head, tail, target, slopes):
 
 
 @njit
-def take_scratch(plan):
-    """Return the scratch memory of the thread that asks."""
-    return at(plan.scratch, take_ticket(plan.counters, 0) * plan.scratch_size)
+def run_jobs(plans, run_job, stamp):
+    """Run one job after the other, until no thread has left any.
 
-
-@njit
-def take_job(plan):
-    """Return the image and the tile of a job that no thread has taken; no image if none is left."""
-    num_tiles = (plan.num_channels + plan.tile - 1) // plan.tile
+    Args:
+        plans: An array of one plan.
+        run_job: Takes the plan, image, tile, and the thread's scratch memory.
+        stamp: Not zero.
+    """
+    plan = carray(plans, 1)[0]
+    scratch = at(plan.scratch, take_ticket(plan.counters, 0) * plan.scratch_size)
     job = take_ticket(plan.counters, 1)
-    return (job // num_tiles if job < plan.num_jobs else -1), job % num_tiles
+    while stamp and job < plan.num_jobs:
+        run_job(plan, job // plan.num_tiles, job % plan.num_tiles, scratch)
+        job = take_ticket(plan.counters, 1)
 
 
 def compile_kernel(make: Callable[[int], Any]) -> Any:

@@ -88,12 +88,12 @@ def test_results_do_not_depend_on_the_number_of_threads(make_scan, set_threads, 
 
 
 @pytest.mark.parametrize("num_batch", [1, 3])
-def test_tiles_of_whole_vectors_are_as_many_as_jobs_are_counted(make_scan, num_batch):
+def test_tiles_of_whole_vectors_cover_the_channels(make_scan, num_batch):
     for D in (1, 16, 96, 97, 144, 240, 250, 256, 320, 384, 512, 768, 1000):
         problem = _numba._Problem.of(ScanArguments(**make_scan(1, 2, B=num_batch, D=D, N=1)))
         for num_jobs in range(1, 65):
-            num_tiles = problem.cut_channels(num_jobs)
-            width = _numba._width_of(D, num_tiles)
+            width = problem.choose_tile(num_jobs)
+            num_tiles = problem.count_tiles(width)
             assert (num_tiles - 1) * width < D <= num_tiles * width and width % 16 == 0
 
 
