@@ -152,14 +152,18 @@ def draw(side: int, channels: int, states: int, device: str) -> tuple[Tensor, ..
     return tuple(leaf.requires_grad_() for leaf in leaves)
 
 
+def by_path(values: Tensor, order: Tensor) -> Tensor:
+    """Return maps (B, K, L, ...) with the rows of each path in its order (K, L)."""
+    return torch.stack([values[:, k, row] for k, row in enumerate(order)], 1)
+
+
 def naive_scan(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, side: int
 ) -> Tensor:
     """Copy the map along each path, loop over its steps, copy back, add: a loop with care."""
     order = order_table("ss2d", side, side).to(x.device).long()
-    inverse = torch.argsort(order, dim=1)
     paths = torch.stack([x[:, row] for row in order], dim=1)
-    dt, B, C = (torch.stack([v[:, k, row] for k, row in enumerate(order)], 1) for v in (dt, B, C))
+    dt, B, C = (by_path(value, order) for value in (dt, B, C))
     state = x.new_zeros(len(x), PATHS, x.shape[-1], A.shape[-1])
     steps = []
     for t in range(order.shape[1]):
@@ -168,7 +172,7 @@ def naive_scan(
         state = decay * state + drive
         steps.append((state * C[:, :, t, None, :]).sum(-1))
     y = torch.stack(steps, dim=2) + D[:, None] * paths
-    return torch.stack([y[:, k, row] for k, row in enumerate(inverse)], 1).sum(1)
+    return by_path(y, torch.argsort(order, dim=1)).sum(1)
 
 
 def published_scan(
@@ -176,9 +180,8 @@ def published_scan(
 ) -> Tensor:
     """As the reference loops of Mamba and VMamba: channels first, all decays made before."""
     order = order_table("ss2d", side, side).to(x.device).long()
-    inverse = torch.argsort(order, dim=1)
     paths = torch.stack([x[:, row] for row in order], dim=1)
-    dt, B, C = (torch.stack([v[:, k, row] for k, row in enumerate(order)], 1) for v in (dt, B, C))
+    dt, B, C = (by_path(value, order) for value in (dt, B, C))
     u, dt, B, C = (value.transpose(2, 3).contiguous() for value in (paths, dt, B, C))
     decay = torch.exp(torch.einsum("bkdl,kdn->bkdln", dt, A))
     drive = torch.einsum("bkdl,bknl,bkdl->bkdln", dt, B, u)
@@ -188,7 +191,7 @@ def published_scan(
         state = decay[:, :, :, t] * state + drive[:, :, :, t]
         steps.append(torch.einsum("bkdn,bkn->bkd", state, C[..., t]))
     y = (torch.stack(steps, dim=-1) + D[..., None] * u).transpose(2, 3)
-    return torch.stack([y[:, k, row] for k, row in enumerate(inverse)], 1).sum(1)
+    return by_path(y, torch.argsort(order, dim=1)).sum(1)
 
 
 def train_step(way: Callable[[], Tensor], leaves: tuple[Tensor, ...]) -> Callable[[], object]:
