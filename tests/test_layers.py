@@ -31,6 +31,9 @@ LEVELS = {
 # A heavy or foreign library may be imported only here.
 HOMES = {
     "rasterio": ("geo/",),
+    "pyogrio": ("geo/",),
+    "shapely": ("geo/",),
+    "pyarrow": ("geo/",),
     "click": ("cli/",),
     "rich": ("cli/",),
     "lightning": ("train/",),
