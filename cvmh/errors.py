@@ -20,6 +20,10 @@ class RasterError(CvmhError, OSError):
     """A raster cannot be opened, read or written, or does not fit its use."""
 
 
+class VectorError(CvmhError, OSError):
+    """Polygons cannot be read, or do not fit the raster that they are laid over."""
+
+
 class DataError(CvmhError, ValueError):
     """A data set on disk is incomplete or contradicts itself."""
 

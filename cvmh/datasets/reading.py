@@ -70,7 +70,8 @@ def read_image(
     pixels = raster.read(window, chosen.bands)
     rule = Validity(raster, chosen.bands, alpha=chosen.alpha)
     validity = rule.read(window, pixels)
-    missing = rule.find_missing(pixels) | ~validity
+    missing = rule.find_missing(pixels)
+    missing = ~validity if missing is None else missing | ~validity
     return np.where(missing, np.float32(np.nan), pixels.astype(np.float32)), validity
 
 

@@ -1,24 +1,31 @@
-"""Which pixels of a scene are data: one rule for nodata, NaN, alpha and masks.
+"""Which pixels of a scene are data: one rule for nodata, NaN, alpha, masks, holes and areas.
 
 A pixel is data unless one of these holds:
 
+* it lies outside the area of interest (``area.py``);
+* none of the used bands was ever stored there (``coverage.py``);
+* the alpha band is 0, if the band tagged alpha truly is one;
+* the internal mask or the ``.msk`` file is 0;
 * every used band equals its declared nodata value. One band alone may hit that value by chance:
   255 is white, 0 is a shadow. This is also how GDAL joins the bands of a dataset;
-* a used band of floating dtype is NaN or infinite, declared or not;
-* the alpha band is 0, if the band tagged alpha truly is one;
-* the internal mask or the ``.msk`` file is 0.
+* a used band of floating dtype is NaN or infinite, declared or not.
 
-A value that merely looks like nodata but is declared nowhere is data, unless the user says of one
-that it is nodata in the bands that declare none.
+The first four are known before a pixel of the used bands is read. A value that merely looks like
+nodata but is declared nowhere is data, unless the user says of one that it is nodata in the bands
+that declare none.
+
+Legend: C bands, H height, W width.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cvmh.errors import RasterError
+from cvmh.geo.area import Area
+from cvmh.geo.coverage import Coverage
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import Window
 
@@ -58,6 +65,9 @@ class Validity:
         bands: the used bands, numbered from 1.
         alpha: the number of the alpha band, None if there is none; see :func:`find_alpha`.
         nodata: the value of pixels without data in bands that declare none.
+        area: the area of interest, None for everywhere.
+        coverage: where the bands are stored, None for everywhere; see
+            :func:`cvmh.geo.coverage.find_coverage`.
 
     Raises:
         RasterError: no pixel of the bands' dtype can have the value ``nodata``.
@@ -70,9 +80,12 @@ class Validity:
         *,
         alpha: int | None,
         nodata: float | None = None,
+        area: Area | None = None,
+        coverage: Coverage | None = None,
     ) -> None:
         self._raster = raster
         self._alpha = alpha
+        self._extents = [extent for extent in (area, coverage) if extent is not None]
         dtype = np.dtype(raster.dtype_of(bands))
         declared = [raster.nodata[band - 1] for band in bands]
         if nodata is not None and dtype.kind != "f" and _as_pixel(nodata, dtype) is None:
@@ -80,42 +93,116 @@ class Validity:
                 f"nodata {nodata:g} cannot be a pixel of {raster.path}, whose bands are {dtype}"
             )
         self._nodata = [_as_pixel(nodata if own is None else own, dtype) for own in declared]
+        self._is_float = dtype.kind == "f"
 
-    def read(self, window: Window, pixels_CHW: NDArray[Any]) -> NDArray[np.bool_]:
+    @property
+    def has_outline(self) -> bool:
+        """True if some pixels may be known to be no data before the used bands are read."""
+        return bool(self._extents) or self._alpha is not None or self._raster.has_mask
+
+    @property
+    def is_everywhere(self) -> bool:
+        """True if every pixel of the scene is data, whatever its value."""
+        has_nodata = all(value is not None for value in self._nodata)
+        return not (self.has_outline or self._is_float or has_nodata)
+
+    def meets(
+        self,
+        first_rows: ArrayLike,
+        end_rows: ArrayLike,
+        first_columns: ArrayLike,
+        end_columns: ArrayLike,
+    ) -> NDArray[np.bool_]:
+        """Return for each of many windows whether it may hold data, without reading anything.
+
+        False is certain. The arguments are in pixels, ends exclusive, and are broadcast against
+        each other: rows as (n, 1) and columns as (1, m) ask about n x m windows.
+        """
+        edges = (first_rows, end_rows, first_columns, end_columns)
+        may_hold = np.ones(np.broadcast_shapes(*(np.shape(edge) for edge in edges)), dtype=bool)
+        for extent in self._extents:
+            may_hold &= extent.meets(*edges)
+        return may_hold
+
+    def read_outline(self, window: Window) -> NDArray[np.bool_]:
+        """Return (H, W), true where the pixel may be data, without reading the used bands.
+
+        Where it is false everywhere, the pixels of the window need not be read.
+
+        Raises:
+            RasterError: the alpha band or the mask cannot be read.
+        """
+        outline = np.ones((window.height, window.width), dtype=bool)
+        for extent in self._extents:
+            outline &= extent.read(window)
+        if self._alpha is not None and outline.any():
+            outline &= self._raster.read(window, [self._alpha])[0] != 0
+        if self._raster.has_mask and outline.any():
+            outline &= self._raster.read_mask(window)
+        return outline
+
+    def read(
+        self,
+        window: Window,
+        pixels_CHW: NDArray[Any],
+        outline: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.bool_]:
         """Return (H, W), true where the pixel is data.
 
         Args:
             window: where the pixels were read.
             pixels_CHW: the used bands there, in their order and native dtype.
+            outline: what :meth:`read_outline` gave for the window, if it was asked already; it
+                is modified and returned.
 
         Raises:
             RasterError: the alpha band or the mask cannot be read.
         """
-        is_valid = np.logical_not(self._equals_nodata(pixels_CHW).all(axis=0))
-        if pixels_CHW.dtype.kind == "f":
-            is_valid &= np.isfinite(pixels_CHW).all(axis=0)
-        if self._alpha is not None:
-            is_valid &= self._raster.read(window, [self._alpha])[0] != 0
-        if self._raster.has_mask:
-            is_valid &= self._raster.read_mask(window)
-        return is_valid
+        return self.judge(pixels_CHW, self.read_outline(window) if outline is None else outline)
 
-    def find_missing(self, pixels_CHW: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return (C, H, W), true where a sample of floating dtype holds no measurement.
+    def judge(self, pixels_CHW: NDArray[Any], outline: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Take the pixels that their values show to be no data out of an outline, in place."""
+        empty = self._find_empty(pixels_CHW)
+        if empty is not None:
+            outline &= np.logical_not(empty, out=empty)
+        if self._is_float:
+            is_finite = np.empty(outline.shape, dtype=bool)
+            for pixels in pixels_CHW:
+                outline &= np.isfinite(pixels, out=is_finite)
+        return outline
 
-        A pixel may be data though one of its bands is not. In integers the nodata value may be
-        a true one, such as a shadow's 0, so there every sample is kept.
+    def find_missing(self, pixels_CHW: NDArray[Any]) -> NDArray[np.bool_] | None:
+        """Return (C, H, W), true where a sample of floating dtype has its band's nodata value.
+
+        A pixel may be data though one of its bands is not; None if there is no such sample. NaN
+        is not looked for: where one is, :meth:`read` says already that the pixel is no data. In
+        integers the nodata value may be a true one, such as a shadow's 0, so there every sample
+        is kept.
         """
-        if pixels_CHW.dtype.kind != "f":
-            return np.zeros(pixels_CHW.shape, dtype=bool)
-        return ~np.isfinite(pixels_CHW) | self._equals_nodata(pixels_CHW)
+        if not self._is_float:
+            return None
+        missing = None
+        for band, (pixels, value) in enumerate(zip(pixels_CHW, self._nodata, strict=True)):
+            if value is None:
+                continue
+            equal = np.equal(pixels, value)
+            if equal.any():
+                if missing is None:
+                    missing = np.zeros(pixels_CHW.shape, dtype=bool)
+                missing[band] = equal
+        return missing
 
-    def _equals_nodata(self, pixels_CHW: NDArray[Any]) -> NDArray[np.bool_]:
-        equal = np.zeros(pixels_CHW.shape, dtype=bool)
-        for plane, pixels, value in zip(equal, pixels_CHW, self._nodata, strict=True):
-            if value is not None:
-                np.equal(pixels, value, out=plane)
-        return equal
+    def _find_empty(self, pixels_CHW: NDArray[Any]) -> NDArray[np.bool_] | None:
+        """Return (H, W), true where each band has its nodata value, None if nowhere."""
+        if any(value is None for value in self._nodata):
+            return None
+        empty = np.equal(pixels_CHW[0], self._nodata[0])
+        for pixels, value in zip(pixels_CHW[1:], self._nodata[1:], strict=True):
+            # Most windows have no nodata at all, which one band is enough to see.
+            if not empty.any():
+                return None
+            empty &= np.equal(pixels, value)
+        return empty if empty.any() else None
 
 
 def _as_pixel(nodata: float | None, dtype: np.dtype[Any]) -> Any:

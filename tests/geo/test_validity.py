@@ -62,18 +62,16 @@ def test_extreme_nodata_values_match(make_raster, dtype, nodata):
     assert validity_of(path, [1]) == [[False, True, True], [True, True, True]]
 
 
-def test_a_sample_without_measurement_is_found_in_floats_only(make_raster):
-    array = bands_of([-9, 1, np.nan, 2, 3, 4], [1, 1, 1, 1, 1, 1], dtype="float32")
+def test_a_sample_of_nodata_is_found_in_floats_only(make_raster):
+    array = bands_of([-9, 1, -9, 2, 3, 4], [1, 1, np.nan, 1, 1, 1], dtype="float32")
     with Raster(make_raster(array=array, nodata=-9)) as raster:
-        missing = Validity(raster, [1, 2], alpha=None).find_missing(array)
-        assert Validity(raster, [1, 2], alpha=None).read(ALL, array)[0].tolist() == [
-            True,
-            True,
-            False,
-        ]
-    assert missing.nonzero()[2].tolist() == [0, 2]
+        rule = Validity(raster, [1, 2], alpha=None)
+        assert rule.read(ALL, array).tolist() == [[True, True, False], [True] * 3]
+        missing = rule.find_missing(array)
+        assert np.argwhere(missing).tolist() == [[0, 0, 0], [0, 0, 2]]
+        assert rule.find_missing(array[:, :, 1:2]) is None
     with Raster(make_raster("b.tif", bands_of([0, 1, 2, 3, 4, 5]), nodata=0)) as raster:
-        assert not Validity(raster, [1], alpha=None).find_missing(raster.read()).any()
+        assert Validity(raster, [1], alpha=None).find_missing(raster.read()) is None
 
 
 def test_a_true_alpha_band_hides_where_it_is_zero(make_raster):
