@@ -19,6 +19,8 @@ from cvmh.geo.raster import Raster
 
 # How QGIS names a layer of a file: areas.gpkg|layername=fields.
 LAYER_MARK = "|layername="
+# What lies near a scene, as a share of its size: its sides may bend between the samples.
+MARGIN = 0.05
 ADVICE = {
     "missing": "check the path",
     "unreadable": "give a GeoPackage, GeoJSON, FlatGeobuf or Shapefile",
@@ -145,9 +147,15 @@ def _near(polygons: NDArray[Any], boxes: list[Box]) -> NDArray[Any]:
     """Return what of the polygons lies near the scene; far away, a projection may not hold."""
     if not boxes:
         return polygons
-    found = [shapely.get_parts(shapely.intersection(polygons, shapely.box(*box))) for box in boxes]
+    found = [shapely.get_parts(shapely.intersection(polygons, _frame(box))) for box in boxes]
     parts = shapely.get_parts(np.concatenate(found))
     return parts[(shapely.get_dimensions(parts) == 2) & ~shapely.is_empty(parts)]
+
+
+def _frame(box: Box) -> Any:
+    left, bottom, right, top = box
+    x, y = MARGIN * (right - left), MARGIN * (top - bottom)
+    return shapely.box(left - x, bottom - y, right + x, top + y)
 
 
 def _spelt(boxes: list[Box]) -> str:

@@ -12,8 +12,8 @@ TOLERANCE = 0.05
 # A bend that goes both ways may vanish at the middle, so that long edges are halved regardless.
 LONG_EDGE = 64
 MAX_ROUNDS = 20
-# The scene is sampled by so many points a side to find what lies near it, plus some margin.
-SAMPLES, MARGIN = 41, 0.05
+# The scene is sampled by so many points a side to find what lies near it.
+SAMPLES = 41
 # A scene that leaves no wider gap of longitudes than this lies around a pole.
 POLAR_GAP = 60
 
@@ -56,9 +56,8 @@ class Projection:
         points = points[:, np.isfinite(points).all(axis=0)]
         if not points.size:
             return []
-        bottom, top = _widened(points[1].min(), points[1].max())
+        (left, bottom), (right, top) = points.min(axis=1).tolist(), points.max(axis=1).tolist()
         if not self._source.is_geographic:
-            left, right = _widened(points[0].min(), points[0].max())
             return [(left, bottom, right, top)]
         spans = _longitudes(points[0])
         if spans == [(-180.0, 180.0)]:
@@ -102,11 +101,6 @@ def _apply(
     return a * x + b * y + c, d * x + e * y + f
 
 
-def _widened(low: float, high: float) -> tuple[float, float]:
-    margin = MARGIN * (high - low)
-    return float(low - margin), float(high + margin)
-
-
 def _longitudes(degrees: NDArray[np.float64]) -> list[tuple[float, float]]:
     """Return the spans of longitude, within -180..180, that hold all of some longitudes."""
     sorted_degrees = np.sort((degrees + 180) % 360 - 180)
@@ -114,11 +108,6 @@ def _longitudes(degrees: NDArray[np.float64]) -> list[tuple[float, float]]:
     widest = int(gaps.argmax())
     if gaps[widest] < POLAR_GAP:
         return [(-180.0, 180.0)]
-    east = sorted_degrees[widest]
-    west = sorted_degrees[(widest + 1) % len(sorted_degrees)]
-    left, right = _widened(west, east if east >= west else east + 360)
-    if left >= -180 and right <= 180:
-        return [(left, right)]
-    if left < -180:
-        left, right = left + 360, right + 360
-    return [(left, 180.0), (-180.0, right - 360)]
+    east = float(sorted_degrees[widest])
+    west = float(sorted_degrees[(widest + 1) % len(sorted_degrees)])
+    return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]

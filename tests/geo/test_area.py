@@ -28,7 +28,13 @@ def inside(polygons, window=ALL):
     return np.any([shapely.contains_xy(polygon, x, y) for polygon in polygons], axis=0)
 
 
-MANY_VERTICES = star(5, 450, 350, 330, points=20_000)
+def coast(points=20_000):
+    """Return one long ragged outline."""
+    angles = np.linspace(0, 2 * np.pi, points, endpoint=False)
+    radii = 250 + 60 * np.sin(9 * angles) + np.random.default_rng(5).uniform(0, 0.2, points)
+    return shapely.Polygon(np.c_[450 + radii * np.cos(angles), 350 + radii * np.sin(angles)])
+
+
 HOLED = shapely.box(100, 50, 800, 600).difference(star(6, 400, 300, 200))
 AREAS = {
     "one": [star(0, 450, 350, 300)],
@@ -38,7 +44,7 @@ AREAS = {
         star(3, 300, 300, 9),
     ],
     "with a hole": [HOLED],
-    "many vertices": [MANY_VERTICES],
+    "many vertices": [coast()],
     "larger than the raster": [shapely.box(-1e4, -1e4, 1e4, 1e4)],
     "along the edges of pixels and cells": [shapely.box(256, 256, 512, 513)],
     "smaller than a pixel": [shapely.box(10.4, 10.4, 10.6, 10.6)],
