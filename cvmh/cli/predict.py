@@ -146,7 +146,7 @@ def command(
 
 def _targets(scenes: tuple[str, ...], output: str) -> list[Path]:
     """Return the mask of each scene: one file, or a file a scene in a folder or by a pattern."""
-    from cvmh.geo.mask import SUFFIXES
+    from cvmh.geo.output import SUFFIXES
 
     # Any other suffix is part of a folder's name, such as masks.2026.
     names_mask = Path(output).suffix.lower() in SUFFIXES

@@ -15,8 +15,9 @@ from rasterio.rpc import RPC
 
 from cvmh.classes import ISPRS
 from cvmh.errors import OutputError
-from cvmh.geo import mask as mask_module
+from cvmh.geo import writer as writer_module
 from cvmh.geo.mask import MaskWriter
+from cvmh.geo.output import sidecars
 from cvmh.geo.raster import Raster
 
 ROTATED = Affine(0.1, 0, 600000.123456789, 0, -0.1, 4.2e6) @ Affine.rotation(27)
@@ -139,7 +140,8 @@ def test_an_older_mask_survives_an_interruption_and_its_sidecars_do_not_outlive_
 ):
     scene, path = make_raster(), tmp_path / "mask.tif"
     path.write_text("old")
-    stale = [tmp_path / f"mask.{end}" for end in ("tif.aux.xml", "tif.ovr", "tif.msk", "qml")]
+    ends = ("tif.aux.xml", "tif.ovr", "tif.msk", "tif.vat.dbf", "qml")
+    stale = [tmp_path / f"mask.{end}" for end in ends]
     for file in stale:
         file.write_text("old")
     with Raster(scene) as raster, pytest.raises(KeyboardInterrupt):
@@ -147,7 +149,9 @@ def test_an_older_mask_survives_an_interruption_and_its_sidecars_do_not_outlive_
             raise KeyboardInterrupt
     assert path.read_text() == "old" and all(file.exists() for file in stale)
     write(path, scene, overwrite=True)
-    assert sorted(tmp_path.iterdir()) == sorted([path, scene])
+    legend = [tmp_path / "mask.tif.aux.xml", tmp_path / "mask.qml"]
+    assert sorted(tmp_path.iterdir()) == sorted([path, scene, *legend])
+    assert not any(file.read_text().startswith("old") for file in legend)
 
 
 def test_an_existing_mask_is_refused_unless_told(make_raster, tmp_path):
@@ -193,19 +197,19 @@ def test_an_unwritable_folder_is_named(make_raster, tmp_path, monkeypatch):
     def refuse(**options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(mask_module.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(writer_module.tempfile, "mkdtemp", refuse)
     with pytest.raises(OutputError, match=r"mask\.tif cannot be written \(Permission denied\)"):
         write(tmp_path / "mask.tif", make_raster())
 
 
 def test_a_file_that_gdal_left_incomplete_is_not_shown(make_raster, tmp_path, monkeypatch):
-    copy = mask_module.rasterio.shutil.copy
+    copy = writer_module.rasterio.shutil.copy
 
     def copy_half(source, target, **options):
         copy(source, target, **options)
         os.truncate(target, target.stat().st_size // 2)
 
-    monkeypatch.setattr(mask_module.rasterio.shutil, "copy", copy_half)
+    monkeypatch.setattr(writer_module.rasterio.shutil, "copy", copy_half)
     ids = np.random.default_rng(0).integers(0, 6, (700, 700), dtype="uint8")
     scene = make_raster(array=ids[None])
     with pytest.raises(OutputError, match="cannot be written"):
@@ -244,7 +248,8 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(make_raster, tmp_path
     target = tmp_path / "mask.tif"
     write(target, scene, np.random.default_rng(0).integers(0, 6, (1600, 1100), dtype="uint8"))
     limit = int(target.stat().st_size * share)
-    target.unlink()
+    for file in (target, *sidecars(target)):
+        file.unlink(missing_ok=True)
     run = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(scene), str(target), str(limit)],
         capture_output=True,
@@ -261,6 +266,6 @@ def test_free_space_is_named_in_the_error(make_raster, tmp_path, monkeypatch):
     def fill(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(mask_module, "check_blocks", fill)
+    monkeypatch.setattr(writer_module, "check_blocks", fill)
     with pytest.raises(OutputError, match=r"No space left on device\); \d+ MiB are free"):
         write(tmp_path / "mask.tif", make_raster())
