@@ -36,7 +36,7 @@ class Area:
     """
 
     def __init__(self, polygons: Sequence[Any], height: int, width: int) -> None:
-        self._size = height * width
+        self._size = height, width
         self._cell = _cell_side(height, width)
         frame = shapely.box(0, 0, width, height)
         self._pieces = np.array(
@@ -55,7 +55,7 @@ class Area:
     @property
     def share(self) -> float:
         """The share of the raster that lies in the area, 0 to 1."""
-        return float(shapely.area(self._pieces).sum()) / self._size
+        return float(shapely.area(self._pieces).sum()) / (self._size[0] * self._size[1])
 
     def meets(
         self,
@@ -66,10 +66,15 @@ class Area:
     ) -> NDArray[np.bool_]:
         """Return for each window whether any pixel of it may lie in the area.
 
-        False is certain; true may err by less than two cells. The arguments are broadcast: see
+        False is certain; true may err by less than a cell. The arguments are broadcast: see
         :meth:`cvmh.geo.cells.CellGrid.meets`.
         """
         return self._grid.meets(first_rows, end_rows, first_columns, end_columns)
+
+    def look(self, height: int, width: int) -> NDArray[np.bool_]:
+        """Return the whole raster shrunk to (height, width), true where it lies in the area."""
+        scale = Affine.scale(self._size[1] / width, self._size[0] / height)
+        return _burn(self._pieces, (height, width), scale).astype(bool)
 
     def read(self, window: Window) -> NDArray[np.bool_]:
         """Return (H, W), true where the centre of the pixel lies in the area."""
@@ -105,10 +110,16 @@ class Area:
         scale = Affine.scale(self._cell)
         centres = _burn(self._pieces, shape, scale)
         border = _burn(shapely.boundary(self._pieces), shape, scale, all_touched=True)
-        # One cell more on every side: a border along the edge of cells touches both of them.
-        is_crossed = _grown(border.astype(bool))
-        kinds = np.where(centres.astype(bool), INSIDE, OUTSIDE)
-        return np.where(is_crossed, CROSSED, kinds).astype(np.uint8)
+        kinds = np.where(centres.astype(bool), INSIDE, OUTSIDE).astype(np.uint8)
+        # Drawing may miss a border along the edge of cells, hence all neighbours are looked at.
+        rows, columns = np.nonzero(_grown(border.astype(bool)))
+        left, top = columns * self._cell, rows * self._cell
+        cells = shapely.box(left, top, left + self._cell, top + self._cell)
+        judged = np.full(len(cells), OUTSIDE, dtype=np.uint8)
+        judged[self._index.query(cells, predicate="intersects")[0]] = CROSSED
+        judged[self._index.query(cells, predicate="covered_by")[0]] = INSIDE
+        kinds[rows, columns] = judged
+        return kinds
 
 
 def _burn(

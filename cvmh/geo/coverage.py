@@ -47,6 +47,7 @@ class Coverage:
         *,
         cell: tuple[int, int] | None = None,
     ) -> None:
+        self._size = height, width
         self._rectangles = rectangles
         cell_height, cell_width = cell or _cell_for(height, width)
         self._grid: CellGrid = mark_rectangles(rectangles, height, width, cell_height, cell_width)
@@ -69,6 +70,12 @@ class Coverage:
         :meth:`cvmh.geo.cells.CellGrid.meets`.
         """
         return self._grid.meets(first_rows, end_rows, first_columns, end_columns)
+
+    def look(self, height: int, width: int) -> NDArray[np.bool_]:
+        """Return the whole raster shrunk to (height, width), true where it may be stored."""
+        rows = np.arange(height) * self._size[0] // height
+        columns = np.arange(width) * self._size[1] // width
+        return self.meets(rows[:, None], rows[:, None] + 1, columns[None], columns[None] + 1)
 
     def read(self, window: Window) -> NDArray[np.bool_]:
         """Return (H, W), true where the pixel is stored, exactly."""

@@ -1,9 +1,12 @@
 """Where the pixels of a raster lie on the ground, and how large they are."""
 
 import math
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from rasterio.crs import CRS
 from rasterio.transform import from_gcps
 from rasterio.warp import transform as to_crs
@@ -14,6 +17,15 @@ from cvmh.geo.opening import GDAL_ERRORS
 EQUATOR_RADIUS = 6378137.0
 ECCENTRICITY_SQUARED = 0.00669437999014
 LONGITUDE_LATITUDE = CRS.from_epsg(4326)
+# Projections whose scale runs away from the equator, so that their metres are not the ground's.
+RUNAWAY = re.compile(r'PROJECTION\["(Mercator|Equirectangular|Equidistant_Cylindrical)')
+
+
+class GroundStep(NamedTuple):
+    """How many metres on the ground lie between the centres of neighbouring pixels."""
+
+    down: float
+    right: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,32 +58,95 @@ class Georeference:
         Measured on the ellipsoid for every kind of CRS: degrees, feet, and Web Mercator, whose
         metres shrink away from the equator. The side is that of a square of the pixel's area.
         """
+        steps = self._steps(np.array([height / 2]), np.array([width / 2]))
+        return None if steps is None else math.sqrt(steps.areas()[0])
+
+    def scale_at(self, row: float, column: float) -> GroundStep | None:
+        """Return the metres on the ground from one row, and from one column, to the next.
+
+        Measured on the ellipsoid around a position in pixels, (0.5, 0.5) being the centre of the
+        first pixel; in degrees a step to the right shrinks towards the poles. None if it is not
+        known: without a CRS, with RPCs only, or where the CRS does not hold.
+        """
+        steps = self._steps(np.array([row]), np.array([column]))
+        if steps is None:
+            return None
+        down, right = np.hypot(*steps.down)[0], np.hypot(*steps.right)[0]
+        return GroundStep(float(down), float(right))
+
+    def ground_areas(self, rows: ArrayLike, width: int) -> NDArray[np.float64] | None:
+        """Return the area in m2 on the ground of one pixel of each of some rows.
+
+        In a projected CRS it is the area on the map, which is what other tools report, and the
+        same for all rows. In degrees, and in Mercator's and other cylindrical projections whose
+        metres are not those of the ground, it is measured on the ellipsoid at the middle of each
+        row. None if it is not known.
+
+        Args:
+            rows: the numbers of the rows, 0 being the first.
+            width: columns of the raster.
+        """
+        centres = np.asarray(rows, dtype=np.float64) + 0.5
+        located = self._affine()
+        if located is None:
+            return None
+        crs, affine = located
+        if crs.is_projected and not RUNAWAY.search(crs.to_wkt()):
+            area = abs(affine.determinant) * crs.linear_units_factor[1] ** 2
+            return np.full(centres.shape, area)
+        steps = self._steps(centres, np.full(centres.shape, width / 2))
+        return None if steps is None else steps.areas()
+
+    def _affine(self) -> tuple[Any, Any] | None:
+        """Return the CRS and the map to it from (column, row), None if there are none."""
         crs, affine = self.crs, self.transform
         if self.gcps:
             crs, affine = self.gcps_crs or crs, from_gcps(list(self.gcps))
-        if crs is None or affine.is_identity:
+        return None if crs is None or affine.is_identity else (crs, affine)
+
+    def _steps(self, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> "_Steps | None":
+        located = self._affine()
+        if located is None:
             return None
-        row, column = height / 2, width / 2
-        x, y = (
-            affine.a * column + affine.b * row + affine.c,
-            affine.d * column + affine.e * row + affine.f,
-        )
-        corners_x, corners_y = [x, x + affine.a, x + affine.b], [y, y + affine.d, y + affine.e]
+        crs, (a, b, c, d, e, f, *_) = located
+        # Half a pixel to either side: up, down, left, right.
+        row = np.stack([rows - 0.5, rows + 0.5, rows, rows])
+        column = np.stack([columns, columns, columns - 0.5, columns + 0.5])
+        x, y = a * column + b * row + c, d * column + e * row + f
         try:
-            longitudes, latitudes = to_crs(crs, LONGITUDE_LATITUDE, corners_x, corners_y)[:2]
+            found = to_crs(crs, LONGITUDE_LATITUDE, x.ravel().tolist(), y.ravel().tolist())[:2]
         except GDAL_ERRORS:
             return None
-        area = _parallelogram(longitudes, latitudes)
-        return math.sqrt(area) if math.isfinite(area) and area > 0 else None
+        longitudes, latitudes = np.array(found).reshape(2, *row.shape)
+        if not np.isfinite(longitudes).all() or not np.isfinite(latitudes).all():
+            return None
+        down = _metres(longitudes[:2], latitudes[:2])
+        right = _metres(longitudes[2:], latitudes[2:])
+        steps = _Steps(down, right)
+        return steps if (steps.areas() > 0).all() else None
 
 
-def _parallelogram(longitudes: Any, latitudes: Any) -> float:
-    """Return the area in square metres that three corners, given in degrees, span."""
-    sine = math.sin(math.radians(latitudes[0]))
+class _Steps(NamedTuple):
+    """Steps of one pixel as (2, number) metres to the east and to the north."""
+
+    down: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+    def areas(self) -> NDArray[np.float64]:
+        """Return the square metres that the two steps span."""
+        return np.asarray(np.abs(self.down[0] * self.right[1] - self.down[1] * self.right[0]))
+
+
+def _metres(longitudes: NDArray[np.float64], latitudes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far east and north (2, number) the second of two points lies, in metres.
+
+    Both arguments are (2, number) in degrees; the points are close together.
+    """
+    sine = np.sin(np.radians(latitudes.mean(axis=0)))
     bend = 1 - ECCENTRICITY_SQUARED * sine * sine
-    prime_vertical = EQUATOR_RADIUS / math.sqrt(bend)
+    prime_vertical = EQUATOR_RADIUS / np.sqrt(bend)
     meridian = prime_vertical * (1 - ECCENTRICITY_SQUARED) / bend
-    east = prime_vertical * math.cos(math.radians(latitudes[0]))
-    x = [math.radians(value - longitudes[0]) * east for value in longitudes[1:]]
-    y = [math.radians(value - latitudes[0]) * meridian for value in latitudes[1:]]
-    return abs(x[0] * y[1] - x[1] * y[0])
+    east = prime_vertical * np.sqrt(1 - sine * sine)
+    # Neighbours on both sides of the antimeridian are no turn around the globe apart.
+    turn = (np.diff(longitudes, axis=0)[0] + 180) % 360 - 180
+    return np.stack([np.radians(turn) * east, np.radians(np.diff(latitudes, axis=0)[0]) * meridian])

@@ -84,7 +84,8 @@ class Validity:
         coverage: Coverage | None = None,
     ) -> None:
         self._raster = raster
-        self._alpha = alpha
+        # The number of the alpha band, None if there is none; estimates look at it too.
+        self.alpha = alpha
         self._extents = [extent for extent in (area, coverage) if extent is not None]
         dtype = np.dtype(raster.dtype_of(bands))
         declared = [raster.nodata[band - 1] for band in bands]
@@ -98,7 +99,7 @@ class Validity:
     @property
     def has_outline(self) -> bool:
         """True if some pixels may be known to be no data before the used bands are read."""
-        return bool(self._extents) or self._alpha is not None or self._raster.has_mask
+        return bool(self._extents) or self.alpha is not None or self._raster.has_mask
 
     @property
     def is_everywhere(self) -> bool:
@@ -124,6 +125,13 @@ class Validity:
             may_hold &= extent.meets(*edges)
         return may_hold
 
+    def look(self, height: int, width: int) -> NDArray[np.bool_]:
+        """Return the raster shrunk to (height, width), true where it may be data, unread."""
+        may_hold = np.ones((height, width), dtype=bool)
+        for extent in self._extents:
+            may_hold &= extent.look(height, width)
+        return may_hold
+
     def read_outline(self, window: Window) -> NDArray[np.bool_]:
         """Return (H, W), true where the pixel may be data, without reading the used bands.
 
@@ -135,8 +143,8 @@ class Validity:
         outline = np.ones((window.height, window.width), dtype=bool)
         for extent in self._extents:
             outline &= extent.read(window)
-        if self._alpha is not None and outline.any():
-            outline &= self._raster.read(window, [self._alpha])[0] != 0
+        if self.alpha is not None and outline.any():
+            outline &= self._raster.read(window, [self.alpha])[0] != 0
         if self._raster.has_mask and outline.any():
             outline &= self._raster.read_mask(window)
         return outline

@@ -1,8 +1,13 @@
 import numpy as np
 import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 
 from cvmh.errors import RasterError
+from cvmh.geo.area import Area
+from cvmh.geo.coverage import Coverage
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import Window
 from cvmh.geo.validity import Validity, find_alpha
@@ -109,3 +114,77 @@ def test_an_internal_mask_counts(make_raster):
     path = make_raster(array=bands_of([1, 2, 3, 4, 5, 6]), mask=mask)
     assert validity_of(path, [1]) == [[False, True, True], [True, True, False]]
     assert validity_of(path, [1], Window(1, 1, 1, 2)) == [[True, False]]
+
+
+def test_area_and_coverage_hide_what_lies_outside_of_either(make_raster):
+    with Raster(make_raster(array=bands_of([1, 2, 0, 4, 5, 6]), nodata=0)) as raster:
+        area = Area([shapely.box(0, 0, 3, 1)], 2, 3)
+        coverage = Coverage(2, 3, np.array([[0, 2, 1, 3]]))
+        rule = Validity(raster, [1], alpha=None, area=area, coverage=coverage)
+        assert rule.read_outline(ALL).tolist() == [[False, True, True], [False] * 3]
+        assert rule.read(ALL, raster.read()).tolist() == [[False, True, False], [False] * 3]
+        assert rule.meets([0, 300], [2, 400], [0, 0], [3, 3]).tolist() == [True, False]
+
+
+def test_the_outline_is_known_before_the_bands_are_read(make_raster, monkeypatch):
+    array = bands_of([1, 2, 3, 4, 5, 6], [0, 255, 255, 0, 0, 0])
+    colours = [ColorInterp.gray, ColorInterp.alpha]
+    mask = np.array([[255, 255, 0], [0, 255, 0]], "uint8")
+    with Raster(make_raster(array=array, colours=colours, mask=mask)) as raster:
+        read = raster.read
+        seen = []
+        monkeypatch.setattr(raster, "read", lambda w, bands: seen.append(bands) or read(w, bands))
+        rule = Validity(raster, [1], alpha=2)
+        outline = rule.read_outline(ALL)
+        assert outline.tolist() == [[False, True, False], [False] * 3]
+        assert seen == [[2]]
+        assert rule.read(ALL, read(ALL, [1]), outline).tolist() == outline.tolist()
+        assert seen == [[2]]
+
+
+def test_a_scene_that_is_data_everywhere_says_so(make_raster):
+    array = bands_of([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6])
+    for number, (profile, dtype, expected) in enumerate(
+        [({}, "uint8", True), ({"nodata": 0}, "uint8", False), ({}, "float32", False)]
+    ):
+        with Raster(make_raster(f"{number}.tif", array.astype(dtype), **profile)) as raster:
+            rule = Validity(raster, [1, 2], alpha=None)
+            assert rule.is_everywhere == expected
+            assert not rule.has_outline
+    with Raster(make_raster("mask.tif", array, mask=np.ones((2, 3), "uint8"))) as raster:
+        rule = Validity(raster, [1], alpha=None)
+        assert rule.has_outline
+        assert not rule.is_everywhere
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["uint8", "int16", "float32"]))
+def test_the_rule_agrees_with_a_loop_over_pixels(seed, dtype):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 3, (3, 4, 5)).astype(dtype)
+    if dtype == "float32":
+        pixels[rng.random(pixels.shape) < 0.1] = np.nan
+    declared = tuple(rng.choice([0.0, 1.0, None], 3, p=[0.5, 0.4, 0.1]))
+    outline = rng.random((4, 5)) < 0.7
+    rule = Validity(_Declared(dtype, declared), [1, 2, 3], alpha=None)
+    expected = [
+        [
+            bool(outline[y, x])
+            and any(value != own for value, own in zip(pixels[:, y, x], declared, strict=True))
+            and not any(value != value for value in pixels[:, y, x].tolist())
+            for x in range(5)
+        ]
+        for y in range(4)
+    ]
+    assert rule.judge(pixels, outline.copy()).tolist() == expected
+
+
+class _Declared:
+    """The little of a raster that the rule for values asks for."""
+
+    has_mask = False
+
+    def __init__(self, dtype, nodata):
+        self.dtype, self.nodata = dtype, nodata
+
+    def dtype_of(self, bands):
+        return self.dtype
