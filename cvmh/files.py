@@ -1,10 +1,15 @@
 """Files that are complete or not there at all."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from cvmh.errors import OutputError
+
+# Windows locks bytes, which then nobody else can read; this one lies beyond the end of any file.
+LOCKED_BYTE = 1 << 62
 
 
 def write_complete(path: Path, content: bytes | str) -> None:
@@ -31,6 +36,23 @@ def write_complete(path: Path, content: bytes | str) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def lock(file: IO[bytes]) -> bool:
+    """Take an open file for this process alone until it is closed; return whether it is free."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(LOCKED_BYTE)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def make_folder(path: Path) -> None:

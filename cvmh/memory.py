@@ -1,11 +1,15 @@
-"""Memory of the process: how the C library keeps what a network frees."""
+"""Memory of the process: how much it is, and how the C library keeps what a network frees."""
 
+import contextlib
 import ctypes
 import sys
+from pathlib import Path
 
 # Parameters of mallopt, from glibc's malloc.h, and the most that it takes for the second.
 TRIM_THRESHOLD, MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD = -1, -3, 32 << 20
 KEPT = 1 << 30
+# Linux forgets the peak of a process when this is written there; see proc(5).
+CLEAR_REFS, RESET_PEAK = Path("/proc/self/clear_refs"), "5"
 
 
 def keep_freed_memory() -> None:
@@ -23,3 +27,54 @@ def keep_freed_memory() -> None:
         return
     mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
     mallopt(TRIM_THRESHOLD, KEPT)
+
+
+def resident() -> int:
+    """Return the bytes of memory that the process holds now, 0 where the system does not tell."""
+    return _status("VmRSS")
+
+
+def peak_resident() -> int:
+    """Return the most bytes that the process has held, since :func:`forget_peak` if it worked."""
+    if found := _status("VmHWM"):
+        return found
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    # Kilobytes, but on macOS bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def forget_peak() -> None:
+    """Let :func:`peak_resident` begin anew, where the system can."""
+    with contextlib.suppress(OSError):
+        CLEAR_REFS.write_text(RESET_PEAK)
+
+
+def available() -> int | None:
+    """Return the bytes of memory that the machine can give, None if it does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+        return min(int(found[0]) * 1024, *_limits_of_container())
+    return None
+
+
+def _limits_of_container() -> list[int]:
+    """Return what control groups leave to the process, beside a number that limits nothing."""
+    limits = [sys.maxsize]
+    group = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError):
+        most = int((group / "memory.max").read_text())
+        limits.append(most - int((group / "memory.current").read_text()))
+    return limits
+
+
+def _status(name: str) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -23,6 +23,9 @@ from cvmh.geo.tiling import Window
 # Colour interpretations that say nothing about what a band shows; alpha is judged in validity.py.
 NAMELESS = {ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette, ColorInterp.alpha}
 
+# Bytes of decoded blocks that GDAL may keep, whatever the machine has: each is needed only once.
+GDAL_CACHE = 64 << 20
+
 
 class Raster:
     """A raster opened for reading: GeoTIFF, VRT, PNG, JPEG, or any dataset name of GDAL.
@@ -98,6 +101,10 @@ class Raster:
             )
         return kinds[0]
 
+    def itemsize(self, bands: Sequence[int] | None = None) -> int:
+        """Return the bytes of one sample of some bands (default all)."""
+        return int(np.dtype(self.dtype_of(bands)).itemsize)
+
     @property
     def band_names(self) -> tuple[str, ...]:
         """The name of each band: its description, else its colour, else ``band_N``."""
@@ -171,9 +178,20 @@ class Raster:
         return self.georeference.ground_sampling_distance(self.height, self.width)
 
     @property
+    def block_shape(self) -> tuple[int, int]:
+        """(rows, columns) of the blocks in which the file is stored and decoded."""
+        rows, columns = self._dataset.block_shapes[0]
+        return int(rows), int(columns)
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The files that the raster is made of: itself, its sidecars, the sources of a VRT."""
         return tuple(Path(name) for name in self._dataset.files)
+
+    @property
+    def is_local(self) -> bool:
+        """True if the raster is a file on this machine, not behind a network."""
+        return Path(self.path).exists()
 
     def read(
         self, window: Window | None = None, bands: Sequence[int] | None = None
@@ -194,6 +212,19 @@ class Raster:
         with self._explained(where):
             return np.asarray(self._dataset.read(chosen, window=_to_rasterio(where)))
 
+    def read_small(self, bands: Sequence[int], *, most: int) -> NDArray[Any]:
+        """Read bands in a picture's size, no side longer than ``most``, by nearest pixels.
+
+        Overviews are used where the raster has them.
+
+        Raises:
+            RasterError: the raster is damaged.
+        """
+        factor = max(1.0, max(self.height, self.width) / most)
+        size = max(1, round(self.height / factor)), max(1, round(self.width / factor))
+        with self._explained(Window(0, 0, self.height, self.width)):
+            return np.asarray(self._dataset.read(list(bands), out_shape=(len(bands), *size)))
+
     def read_mask(self, window: Window) -> NDArray[np.bool_]:
         """Read the internal or external mask as (height, width), true where valid.
 
@@ -211,6 +242,13 @@ class Raster:
             yield
         except GDAL_ERRORS as error:
             raise explain_read_failure(self.path, window, error) from error
+
+
+@contextmanager
+def bounded_cache() -> Iterator[None]:
+    """Keep GDAL's cache of blocks, of all rasters together, within :data:`GDAL_CACHE`."""
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
+        yield
 
 
 def write_raster(

@@ -3,8 +3,10 @@
 Legend: H height, W width, in pixels; row before column everywhere.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,42 +41,116 @@ class Window:
         )
 
 
+class Span(NamedTuple):
+    """Columns of a raster, ``end`` exclusive."""
+
+    first: int
+    end: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stripe:
-    """A row of tiles, and the raster rows (end exclusive) that no later stripe touches."""
+    """A row of tiles of one size, and the raster rows that it is the last to touch.
 
-    windows: tuple[Window, ...]
-    first_final_row: int
+    ``columns`` is where the tiles begin; the final rows run from ``row`` to ``end_final_row``
+    (exclusive). ``input_height`` and ``input_width`` are what the network sees of a tile: as many
+    pixels as the tile has, unless the scene is resampled.
+    """
+
+    index: int
+    row: int
+    height: int
+    width: int
+    columns: tuple[int, ...]
     end_final_row: int
+    input_height: int
+    input_width: int
+
+    @property
+    def end_row(self) -> int:
+        """The row after the last one of the tiles."""
+        return self.row + self.height
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """The tiles from left to right."""
+        return tuple(Window(self.row, column, self.height, self.width) for column in self.columns)
+
+    def at(self, column: int) -> Self:
+        """Return the stripe with only the tile that begins at a column."""
+        return replace(self, columns=(column,))
+
+    def within(self, span: Span) -> Self:
+        """Return the stripe with only those tiles that meet some columns."""
+        first = bisect_right(self.columns, span.first - self.width)
+        end = bisect_left(self.columns, span.end)
+        return replace(self, columns=self.columns[first:end])
 
 
 @dataclass(frozen=True, kw_only=True)
 class TilePlan:
-    """Equal tiles that cover a raster; ``rows`` and ``columns`` are where tiles begin."""
+    """Tiles that cover a raster, as stripes; one tuple entry a stripe.
+
+    All tiles have one size, but where the scene is resampled and its pixels are not equally wide
+    on the ground: there a stripe has tiles of its own width. ``magnification`` is the number of
+    (rows, columns) of the scene that one pixel of the network's input stands for.
+    """
 
     height: int
     width: int
     tile_height: int
-    tile_width: int
     rows: tuple[int, ...]
-    columns: tuple[int, ...]
+    tile_widths: tuple[int, ...]
+    columns: tuple[tuple[int, ...], ...]
+    magnification: tuple[tuple[float, float], ...]
 
     @property
     def num_tiles(self) -> int:
         """The number of tiles of the whole raster."""
-        return len(self.rows) * len(self.columns)
+        return sum(map(len, self.columns))
 
-    def stripes(self) -> Iterator[Stripe]:
-        """Yield the stripes from top to bottom, their tiles from left to right."""
-        ends = (*self.rows[1:], self.height)
-        for row, end in zip(self.rows, ends, strict=True):
-            windows = tuple(
-                Window(row, column, self.tile_height, self.tile_width) for column in self.columns
-            )
-            yield Stripe(windows=windows, first_final_row=row, end_final_row=end)
+    @property
+    def num_stripes(self) -> int:
+        """The number of stripes."""
+        return len(self.rows)
+
+    @property
+    def is_resampled(self) -> bool:
+        """True if the network sees pixels of another size than the scene's."""
+        return any(pair != (1, 1) for pair in self.magnification)
+
+    def stripe(self, index: int) -> Stripe:
+        """Return one stripe, counted from 0 at the top."""
+        rows, columns = self.magnification[index]
+        width = self.tile_widths[index]
+        return Stripe(
+            index=index,
+            row=self.rows[index],
+            height=self.tile_height,
+            width=width,
+            columns=self.columns[index],
+            end_final_row=self.rows[index + 1] if index + 1 < len(self.rows) else self.height,
+            input_height=max(1, round(self.tile_height / rows)),
+            input_width=max(1, round(width / columns)),
+        )
+
+    def stripes(self, first: int = 0) -> Iterator[Stripe]:
+        """Yield the stripes from top to bottom, from the ``first`` on."""
+        return (self.stripe(index) for index in range(first, len(self.rows)))
+
+    def first_touching(self, index: int) -> int:
+        """Return the first stripe whose tiles reach into the final rows of a stripe."""
+        return bisect_right(self.rows, self.rows[index] - self.tile_height, 0, index)
 
 
-def plan_tiles(height: int, width: int, *, tile: int, overlap: float) -> TilePlan:
+def plan_tiles(
+    height: int,
+    width: int,
+    *,
+    tile: int,
+    overlap: float,
+    magnify: Callable[[float], tuple[float, float]] | None = None,
+) -> TilePlan:
     """Cover a raster with tiles of one size that all lie inside it.
 
     A tile longer than the raster is clamped to it; the last tile of each row and column is
@@ -83,8 +159,10 @@ def plan_tiles(height: int, width: int, *, tile: int, overlap: float) -> TilePla
     Args:
         height: rows of the raster.
         width: columns of the raster.
-        tile: side of a tile in pixels.
+        tile: side of the network's input in pixels.
         overlap: share of a tile's side that neighbours have in common at least, 0 <= overlap < 0.9.
+        magnify: gives, for a row of the raster, how many (rows, columns) of the raster one pixel
+            of the network's input stands for; default (1, 1).
 
     Raises:
         ConfigError: the tile is not positive, or the overlap is out of range.
@@ -93,15 +171,39 @@ def plan_tiles(height: int, width: int, *, tile: int, overlap: float) -> TilePla
         raise ConfigError(f"tile size must be at least 1 pixel, got {tile}")
     if not 0 <= overlap < 0.9:
         raise ConfigError(f"overlap must be a share from 0 to below 0.9, got {overlap}; try 0.25")
-    tile_height, tile_width = min(tile, height), min(tile, width)
+    magnify = magnify or (lambda row: (1, 1))
+    in_rows = magnify(height / 2)[0]
+    tile_height = min(max(1, round(tile * in_rows)), height)
+    rows = _starts(height, tile_height, overlap)
+    magnification = tuple((in_rows, magnify(row + tile_height / 2)[1]) for row in rows)
+    tile_widths = tuple(min(max(1, round(tile * pair[1])), width) for pair in magnification)
+    # Stripes of one width share the tuple of their columns: a million tiles take no memory.
+    shared = {side: _starts(width, side, overlap) for side in set(tile_widths)}
     return TilePlan(
         height=height,
         width=width,
         tile_height=tile_height,
-        tile_width=tile_width,
-        rows=_starts(height, tile_height, overlap),
-        columns=_starts(width, tile_width, overlap),
+        rows=rows,
+        tile_widths=tile_widths,
+        columns=tuple(shared[side] for side in tile_widths),
+        magnification=magnification,
     )
+
+
+def split_columns(width: int, *, widest: int, align: int = 1) -> tuple[Span, ...]:
+    """Cut the columns of a raster into spans of about equal width, none wider than ``widest``.
+
+    Args:
+        width: columns of the raster.
+        widest: the most columns of a span.
+        align: spans begin at multiples of this where they stay narrow enough, such as the width
+            of the file's blocks.
+    """
+    count = -(-width // max(1, widest))
+    step = -(-width // count)
+    aligned = -(-step // align) * align
+    step = aligned if aligned <= widest else step
+    return tuple(Span(first, min(first + step, width)) for first in range(0, width, step))
 
 
 def blend_weights(height: int, width: int) -> NDArray[np.float32]:

@@ -1,11 +1,11 @@
 """Whether a scene fits a bundle, found out before any output is opened."""
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from cvmh.errors import BundleError, RasterError
 from cvmh.geo.raster import Raster
 from cvmh.models.bundle import BundleCard
+from cvmh.predict.options import Warn
 
 # Networks bear pixels that are somewhat larger or smaller than those of training.
 MAX_GSD_FACTOR = 1.5
@@ -48,32 +48,30 @@ def check_values(
         )
 
 
-def compare_gsd(raster: Raster, card: BundleCard, warn: Callable[[str], None] | None) -> None:
-    """Warn where pixels are much larger or smaller on the ground than in training."""
+def is_far(raster: Raster, card: BundleCard) -> bool:
+    """Return whether pixels are much larger or smaller on the ground than in training."""
     gsd = raster.gsd
     if gsd is None or card.gsd is None:
-        return
-    if not 1 / MAX_GSD_FACTOR <= gsd / card.gsd <= MAX_GSD_FACTOR:
-        tell = warn or _warn_python
-        tell(
-            f"{raster.path} has pixels of {gsd:.3g} m, but the bundle was trained with "
-            f"{card.gsd:.3g} m; the mask may be poor, resample the scene to {card.gsd:.3g} m"
+        return False
+    return not 1 / MAX_GSD_FACTOR <= gsd / card.gsd <= MAX_GSD_FACTOR
+
+
+def compare_gsd(raster: Raster, card: BundleCard, warn: Warn) -> None:
+    """Warn where pixels are much larger or smaller on the ground than in training."""
+    if is_far(raster, card):
+        warn(
+            f"{raster.path} has pixels of {raster.gsd:.3g} m, but the bundle was trained with "
+            f"{card.gsd:.3g} m; without resampling the mask may be poor"
         )
 
 
-def compare_nodata(
-    raster: Raster,
-    bands: Sequence[int],
-    nodata: float | None,
-    warn: Callable[[str], None] | None,
-) -> None:
+def compare_nodata(raster: Raster, bands: Sequence[int], nodata: float | None, warn: Warn) -> None:
     """Warn where the scene declares other nodata for all bands than what the user says."""
     declared = [raster.nodata[band - 1] for band in bands]
     if nodata is None or None in declared or all(_is_same(nodata, value) for value in declared):
         return
     values = ", ".join(f"{value:g}" for value in dict.fromkeys(declared) if value is not None)
-    tell = warn or _warn_python
-    tell(
+    warn(
         f"{raster.path} declares nodata {values} for all of its bands that are used, so the given "
         f"{nodata:g} counts as data; declare another with gdal_edit.py -a_nodata"
     )
@@ -81,7 +79,3 @@ def compare_nodata(
 
 def _is_same(one: float, other: float | None) -> bool:
     return one == other or (one != one and other != other)
-
-
-def _warn_python(message: str) -> None:
-    warnings.warn(message, stacklevel=4)

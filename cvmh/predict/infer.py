@@ -1,57 +1,170 @@
-"""Running the network over tiles, in batches of one size.
+"""Running the network over tiles, in passes of one shape, on all cores or GPUs.
 
 Legend: B batch, C bands, K classes, H height, W width.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+import copy
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
 
+from cvmh import memory
+from cvmh.classes import NODATA_ID
 from cvmh.errors import BundleError, ConfigError
-from cvmh.geo.tiling import Window
+from cvmh.geo.tiling import TilePlan, Window
 from cvmh.models.bundle import Bundle
+from cvmh.predict.augment import IDENTITY, transforms
 from cvmh.predict.read import Tile
 
 DEVICES = ("cpu", "cuda", "mps")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# Empty tiles wait for the batch in which they stand; this many batches of them at most.
-MAX_WAITING = 4
+# A pass on the CPU takes about so many pixels: more do not fit its cache, fewer cost more calls.
+PIXELS_IN_CACHE = 1 << 17
 
 
 class ScoredTile(NamedTuple):
-    """A tile and its scores (K, H, W), None where no pixel is data."""
+    """A tile, its scores (K, H, W), which sum to one over the classes, and its class ids (H, W)."""
 
     tile: Tile
-    scores_KHW: NDArray[np.float32] | None
+    scores_KHW: torch.Tensor
+    ids_HW: NDArray[np.uint8]
+
+
+class Worker(NamedTuple):
+    """A device, and the network on it."""
+
+    device: torch.device
+    network: nn.Module
 
 
 class Engine:
     """Runs a bundle's network; each tile's scores depend on that tile alone.
 
-    Every batch has the same shape, the last one padded with zeros: kernels are chosen by shape,
-    so a tile gets the same bits wherever it stands, at the end of a scene too.
+    Every forward pass has the same shape, the last one padded with zeros: kernels are chosen by
+    shape, so a tile gets the same bits wherever it stands. On the CPU a pass takes as many tiles
+    as suit its cache and runs on one thread, many passes at a time: that scales better than many
+    threads in one pass, and the scores depend neither on ``batch`` nor on the number of cores.
+
+    Use it as a context manager: it owns threads.
 
     Args:
         bundle: network and card.
-        batch: tiles in one forward pass.
-        device: "auto", "cpu", "cuda", "cuda:1" ..., "mps".
+        plan: the tiles to come; tells their size and their number.
+        batch: tiles in one forward pass on a GPU.
+        device: "auto", "cpu", "cuda", "cuda:1" ..., "mps"; several with commas between.
         precision: "auto", "fp32" or "bf16"; auto is bf16 on cuda, else fp32.
+        tta: average the scores of the flipped and turned tile.
+        cores: processor cores to use, default all.
 
     Raises:
-        ConfigError: the device or the precision is unknown or not there.
+        ConfigError: a device or the precision is unknown or not there.
     """
 
-    def __init__(self, bundle: Bundle, *, batch: int, device: str, precision: str) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        plan: TilePlan,
+        *,
+        batch: int,
+        device: str,
+        precision: str,
+        tta: bool = False,
+        cores: int | None = None,
+    ) -> None:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1 tile, got {batch}")
         self._card = bundle.card
-        self._batch = batch
-        self._device = choose_device(device)
-        self._dtype = choose_precision(precision, self._device)
-        self._network = bundle.network.to(self._device).eval()
+        devices = choose_devices(device)
+        self._dtype = choose_precision(precision, devices[0])
+        self._transforms = transforms(plan) if tta else (IDENTITY,)
+        stripe = plan.stripe(0)
+        pixels = stripe.input_height * stripe.input_width
+        on_cpu = devices[0].type == "cpu"
+        most = max(1, PIXELS_IN_CACHE // pixels) if on_cpu else batch
+        # As few passes as that takes, and little padding in the last.
+        self.tiles_a_pass = -(-plan.num_tiles // -(-plan.num_tiles // most))
+        passes = -(-plan.num_tiles // self.tiles_a_pass)
+        cores = cores or torch.get_num_threads()
+        self._threads = max(1, cores // passes) if on_cpu else cores
+        if on_cpu:
+            devices = devices * min(cores, passes)
+        self._workers = _spread(bundle.network, devices)
+        self._idle: SimpleQueue[Worker] = SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._lock = threading.Lock()
+        self.seconds = 0.0
+
+    def __enter__(self) -> Self:
+        self._threads_before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        self._pool = ThreadPoolExecutor(len(self._workers), thread_name_prefix="cvmh-network")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self._threads_before)
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """The devices in use, each once."""
+        return tuple(dict.fromkeys(worker.device for worker in self._workers))
+
+    @property
+    def num_workers(self) -> int:
+        """The number of forward passes that run at a time."""
+        return len(self._workers)
+
+    @property
+    def precision(self) -> str:
+        """The dtype of the forward pass."""
+        return str(self._dtype).removeprefix("torch.")
+
+    def limit_workers(self, most: int) -> None:
+        """Let at most so many passes run at a time."""
+        for _ in range(len(self._workers) - most):
+            self._workers.pop()
+            self._idle.get()
+
+    def measure(self, plan: TilePlan, num_bands: int) -> tuple[int, float]:
+        """Run one pass of zeros, twice; return its bytes of main memory and its seconds."""
+        stripe = plan.stripe(0)
+        tile = Tile(
+            stripe=0,
+            window=Window(0, 0, stripe.height, stripe.width),
+            pixels_CHW=np.zeros((num_bands, stripe.height, stripe.width), dtype=np.float32),
+            is_valid_HW=np.ones((stripe.height, stripe.width), dtype=bool),
+            input_size=(stripe.input_height, stripe.input_width),
+        )
+        tiles = [tile] * self.tiles_a_pass
+        threads = torch.get_num_threads()
+        try:
+            before = memory.resident()
+            memory.forget_peak()
+            self._score(tiles)
+            held = max(0, memory.peak_resident() - before)
+            self.seconds = 0.0
+            self._score(tiles)
+            return held, self.seconds
+        finally:
+            self.seconds = 0.0
+            torch.set_num_threads(threads)
 
     def run(self, tiles: Iterable[Tile]) -> Iterator[ScoredTile]:
         """Yield the tiles in the order they came, with their scores.
@@ -59,49 +172,147 @@ class Engine:
         Raises:
             BundleError: the network's output has the wrong shape or is not finite.
         """
-        waiting: list[Tile] = []
-        num_live = 0
-        for tile in tiles:
-            waiting.append(tile)
-            num_live += not tile.is_empty
-            if num_live == self._batch or len(waiting) == MAX_WAITING * self._batch:
-                yield from self._score(waiting)
-                waiting, num_live = [], 0
-        yield from self._score(waiting)
+        running: deque[Future[list[ScoredTile]]] = deque()
+        for passed in _in_passes(tiles, self.tiles_a_pass):
+            running.append(self._pool.submit(self._score, passed))
+            # One pass more than there are workers, so that none waits for this thread.
+            if len(running) > len(self._workers):
+                yield from running.popleft().result()
+        while running:
+            yield from running.popleft().result()
 
-    def _score(self, tiles: list[Tile]) -> Iterator[ScoredTile]:
-        live = [tile for tile in tiles if not tile.is_empty]
-        scores = iter(self._forward(live) if live else ())
-        for tile in tiles:
-            yield ScoredTile(tile, None if tile.is_empty else next(scores))
+    def _score(self, tiles: list[Tile]) -> list[ScoredTile]:
+        worker = self._idle.get()
+        started = time.perf_counter()
+        try:
+            # The setting is one of each thread.
+            torch.set_num_threads(self._threads)
+            with torch.inference_mode():
+                return list(self._scored(worker, tiles))
+        finally:
+            self._idle.put(worker)
+            with self._lock:
+                self.seconds += time.perf_counter() - started
 
-    def _forward(self, live: list[Tile]) -> NDArray[np.float32]:
-        """Return the scores (B, K, H, W) of some tiles; they sum to one over the classes."""
-        pixels_BCHW = np.zeros((self._batch, *live[0].pixels_CHW.shape), dtype=np.float32)
-        for place, tile in zip(pixels_BCHW, live, strict=False):
-            place[:] = tile.pixels_CHW
+    def _scored(self, worker: Worker, tiles: list[Tile]) -> Iterator[ScoredTile]:
+        window, size = tiles[0].window, tiles[0].input_size
+        pixels_BCHW = torch.zeros(self.tiles_a_pass, *tiles[0].pixels_CHW.shape)
+        for place, tile in zip(pixels_BCHW, tiles, strict=False):
+            place.copy_(torch.from_numpy(tile.pixels_CHW))
+        pixels_BCHW = _resized(pixels_BCHW.to(worker.device), size)
+        scores_BKHW = self._average(worker, pixels_BCHW, tiles)
+        scores_BKHW = _resized(scores_BKHW, (window.height, window.width)).cpu()
+        for scores_KHW, tile in zip(scores_BKHW, tiles, strict=False):
+            ids_HW = best_class(scores_KHW.numpy())[0]
+            ids_HW[~tile.is_valid_HW] = NODATA_ID
+            yield ScoredTile(tile, scores_KHW, ids_HW)
+
+    def _average(
+        self, worker: Worker, pixels_BCHW: torch.Tensor, tiles: list[Tile]
+    ) -> torch.Tensor:
+        """Return the mean scores over the flips and turns, float32."""
+        total: torch.Tensor | None = None
+        for transform in self._transforms:
+            logits_BKHW = self._logits(worker, transform.apply(pixels_BCHW), tiles)
+            scores_BKHW = torch.softmax(logits_BKHW.float() / self._card.temperature, dim=1)
+            back = transform.undo(scores_BKHW)
+            total = back if total is None else total.add_(back)
+        assert total is not None, "there is always the identity"
+        return total if len(self._transforms) == 1 else total.div_(len(self._transforms))
+
+    def _logits(self, worker: Worker, pixels_BCHW: torch.Tensor, tiles: list[Tile]) -> torch.Tensor:
         low = self._dtype != torch.float32
-        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, enabled=low):
-            logits_BKHW = self._network(torch.from_numpy(pixels_BCHW).to(self._device))
-        self._check(logits_BKHW, live)
-        logits_BKHW = logits_BKHW[: len(live)].float() / self._card.temperature
-        return np.asarray(torch.softmax(logits_BKHW, dim=1).cpu().numpy())
+        with torch.autocast(worker.device.type, self._dtype, enabled=low):
+            try:
+                logits_BKHW = worker.network(pixels_BCHW)
+            except torch.OutOfMemoryError as error:
+                raise BundleError(
+                    f"{worker.device} has too little memory for {len(pixels_BCHW)} tiles of "
+                    f"{tuple(pixels_BCHW.shape[2:])} at a time; use a smaller --batch or --tile"
+                ) from error
+        self._check(logits_BKHW, pixels_BCHW, tiles)
+        return logits_BKHW
 
-    def _check(self, logits_BKHW: torch.Tensor, live: list[Tile]) -> None:
-        window = live[0].window
-        expected = (self._batch, len(self._card.classes), window.height, window.width)
+    def _check(
+        self, logits_BKHW: torch.Tensor, pixels_BCHW: torch.Tensor, tiles: list[Tile]
+    ) -> None:
+        expected = (len(pixels_BCHW), len(self._card.classes), *pixels_BCHW.shape[2:])
         if tuple(logits_BKHW.shape) != expected:
             raise BundleError(
                 f"network '{self._card.model}' must give logits of shape {expected}, "
                 f"got {tuple(logits_BKHW.shape)}"
             )
-        is_finite_B = torch.isfinite(logits_BKHW[: len(live)]).flatten(1).all(dim=1).tolist()
+        is_finite_B = torch.isfinite(logits_BKHW[: len(tiles)]).flatten(1).all(dim=1).tolist()
         if not all(is_finite_B):
-            where: Window = live[is_finite_B.index(False)].window
+            where: Window = tiles[is_finite_B.index(False)].window
             raise BundleError(
                 f"network '{self._card.model}' must give finite scores, got NaN or infinity at "
                 f"{where}; try --precision fp32, or train the bundle again"
             )
+
+
+def best_class(
+    scores_KHW: NDArray[np.float32],
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return the class with the largest score, the first of equals, and that score, (H, W) each.
+
+    Class by class over whole planes: several times as fast as an argmax across planes.
+    """
+    best = scores_KHW[0].copy()
+    ids = np.zeros(best.shape, dtype=np.uint8)
+    for number, plane in enumerate(scores_KHW[1:], start=1):
+        larger = np.greater(plane, best).view(np.uint8)
+        np.maximum(ids, larger * np.uint8(number), out=ids)
+        np.maximum(best, plane, out=best)
+    return ids, best
+
+
+def _spread(network: nn.Module, devices: Sequence[torch.device]) -> list[Worker]:
+    """Return a worker a device; workers of one device share its network."""
+    copies: dict[torch.device, nn.Module] = {}
+    for device in devices:
+        if device not in copies:
+            # The first device takes the network itself, the others copies of it.
+            one = copy.deepcopy(network) if copies else network
+            copies[device] = one.to(device).eval()
+    return [Worker(device, copies[device]) for device in devices]
+
+
+def _in_passes(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
+    """Group tiles of one shape, at most ``size`` in a group, in their order."""
+    group: list[Tile] = []
+    for tile in tiles:
+        if group and (len(group) == size or _shape(tile) != _shape(group[0])):
+            yield group
+            group = []
+        group.append(tile)
+    if group:
+        yield group
+
+
+def _shape(tile: Tile) -> tuple[int, ...]:
+    return (*tile.pixels_CHW.shape, *tile.input_size)
+
+
+def _resized(maps_BCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return maps of another size: means where they shrink, interpolated where they grow."""
+    if tuple(maps_BCHW.shape[2:]) == size:
+        return maps_BCHW
+    return functional.interpolate(
+        maps_BCHW.float(), size=size, mode="bilinear", align_corners=False, antialias=True
+    )
+
+
+def choose_devices(names: str) -> tuple[torch.device, ...]:
+    """Return the devices that some names with commas between mean.
+
+    Raises:
+        ConfigError: a name is unknown, this machine has no such device, or they are of two kinds.
+    """
+    devices = tuple(dict.fromkeys(choose_device(name.strip()) for name in names.split(",")))
+    if len({device.type for device in devices}) > 1:
+        raise ConfigError(f"several devices must be of one kind, got '{names}'")
+    return devices
 
 
 def choose_device(name: str) -> torch.device:

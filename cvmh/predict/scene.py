@@ -1,39 +1,35 @@
 """From a scene to its mask: plan, read, infer, blend, write."""
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cvmh.classes import NODATA_ID
-from cvmh.geo.bands import match_bands
-from cvmh.geo.mask import MaskWriter
-from cvmh.geo.raster import Raster
-from cvmh.geo.tiling import TilePlan, plan_tiles
+from cvmh.errors import BundleError, OutputError, RasterError
+from cvmh.geo.tiling import Span
 from cvmh.models.bundle import Bundle
 from cvmh.predict.blend import ScoreBuffer
-from cvmh.predict.checks import check_card, check_values, compare_gsd, compare_nodata
-from cvmh.predict.infer import Engine
-from cvmh.predict.read import TileReader
+from cvmh.predict.identity import key_of, of_this_moment
+from cvmh.predict.journal import Journal, Record, folder_of
+from cvmh.predict.options import PredictOptions, Warn
+from cvmh.predict.outputs import (
+    Outputs,
+    check_outputs,
+    is_done,
+    refuse_existing,
+    write_preview,
+    write_vectors_of,
+)
+from cvmh.predict.plan import PASSES_AHEAD, ScenePlan
+from cvmh.predict.prepare import Job, prepared
+from cvmh.predict.read import SceneReader, Tile
+from cvmh.predict.report import Clock, PredictionReport, make_report, read_report
+from cvmh.predict.stream import ahead
 from cvmh.progress import Progress, silent
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionReport:
-    """What a prediction did; ``class_pixels`` counts the mask's pixels by class id."""
-
-    output: Path
-    bands: tuple[int, ...]
-    tiles_run: int
-    tiles_skipped: int
-    pixels: int
-    pixels_valid: int
-    class_pixels: tuple[int, ...]
-    seconds: float
 
 
 def predict_raster(
@@ -41,117 +37,181 @@ def predict_raster(
     output: str | Path,
     bundle: Bundle,
     *,
-    tile: int | None = None,
-    overlap: float = 0.25,
-    batch: int = 8,
-    device: str = "auto",
-    precision: str = "auto",
-    bands: Sequence[int] | None = None,
-    nodata: float | None = None,
-    force: bool = False,
-    overwrite: bool = False,
     progress: Progress | None = None,
-    warn: Callable[[str], None] | None = None,
-    command: str | None = None,
+    warn: Warn | None = None,
+    **options: Any,
 ) -> PredictionReport:
     """Predict the class of every pixel of a scene and write the mask on the scene's exact grid.
 
-    Memory grows with the scene's width times the tile, never with its height. The mask is 255
-    exactly where the scene has no data; it appears when it is complete, or not at all.
+    Memory grows with the scene's width times the tile, never with its height, and stays under
+    ``max_memory``. The mask is 255 exactly where the scene has no data; it appears when it is
+    complete, or not at all. Finished stripes are kept in a hidden folder beside the mask until
+    then: called again with the same settings, the work goes on where it was stopped, and the
+    result is the same to the last byte.
 
     Args:
         scene: a raster of any size, or any dataset name of GDAL.
         output: the mask, ``.tif``.
         bundle: the trained network.
-        tile: side of a tile in pixels; default that of the bundle.
-        overlap: share of a tile's side that neighbours have in common, 0 to below 0.9.
-        batch: tiles in one forward pass; another number may move the few pixels whose two best
-            classes are even up to the last bit, and nothing else.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        precision: "auto" (bf16 on cuda, else fp32), "fp32" or "bf16".
-        bands: bands of the scene, numbered from 1, in the network's order; default by name.
-        nodata: the value of pixels without data, in bands that declare none.
-        force: predict although the scene's dtype is not that of training, or it is a palette.
-        overwrite: replace an existing mask.
         progress: told of every finished tile.
         warn: told one sentence where the result may be poor; default a Python warning.
-        command: the command line, kept in the mask's tags.
+        **options: see :class:`cvmh.predict.PredictOptions`.
 
     Raises:
         RasterError: the scene cannot be read or does not fit the bundle.
-        OutputError: the mask exists already or cannot be written.
-        ConfigError: a setting is out of range or names what this machine does not have.
+        OutputError: an output exists already or cannot be written.
+        ConfigError: a setting is out of range or names what this machine does not have, or the
+            scene does not fit the memory.
         BundleError: the network's output cannot be used.
+        VectorError: the area of interest cannot be used.
     """
     started = time.perf_counter()
-    card = bundle.card
-    check_card(card)
-    side = card.tile if tile is None else tile
-    with Raster(scene) as raster:
-        chosen = match_bands(card.band_names, raster, explicit=bands)
-        check_values(raster, chosen, card, force=force)
-        plan = plan_tiles(raster.height, raster.width, tile=side, overlap=overlap)
-        even = _even_batch(plan.num_tiles, batch)
-        engine = Engine(bundle, batch=even, device=device, precision=precision)
-        # What can be wrong with the scene is found out before a mask is begun.
-        reader = TileReader(raster, chosen, card, nodata=nodata)
-        tags = {"model": card.model, "bands": str(chosen), "tile": str(side)}
-        tags |= {"overlap": str(overlap)}
-        tags |= {} if nodata is None else {"nodata": f"{nodata:g}"}
-        tags |= {"command": command} if command else {}
-        mask = MaskWriter(output, raster, card.classes, tags=tags, overwrite=overwrite)
-        compare_gsd(raster, card, warn)
-        compare_nodata(raster, chosen, nodata, warn)
-        buffer = ScoreBuffer(plan, len(card.classes))
-        with mask:
-            counts = _fill(mask, plan, reader, engine, buffer, progress or silent)
-    return PredictionReport(
-        output=Path(output),
-        bands=chosen,
-        tiles_run=plan.num_tiles - counts.skipped,
-        tiles_skipped=counts.skipped,
-        pixels=plan.height * plan.width,
-        pixels_valid=int(counts.ids[:NODATA_ID].sum()),
-        class_pixels=tuple(int(count) for count in counts.ids[: len(card.classes)]),
-        seconds=time.perf_counter() - started,
-    )
+    chosen, mask = PredictOptions(**options), Path(output)
+    check_outputs(mask, chosen)
+    with prepared(scene, mask, bundle, chosen, warn or _warn_python) as job:
+        settings = job.settings()
+        key = key_of(settings)
+        if is_done(job, key):
+            return read_report(job)
+        now = of_this_moment({**settings, "planes": job.planes}, job.raster)
+        layout = {"spans": job.spans}
+        with Journal(folder_of(mask), now, layout, overwrite=chosen.overwrite) as journal:
+            kept = len(journal)
+            if not kept:
+                refuse_existing(job, key)
+            with _explained(journal, job):
+                clock = _predict(job, journal, key, progress or silent)
+            seconds = time.perf_counter() - started
+            report = make_report(job, journal, clock, seconds=seconds, stripes_kept=kept)
+            journal.remove()
+    return report
 
 
-class _Counts(NamedTuple):
-    """Tiles without data, and the mask's pixels by id 0..255."""
+def plan_prediction(
+    scene: str | Path,
+    output: str | Path,
+    bundle: Bundle,
+    *,
+    warn: Warn | None = None,
+    **options: Any,
+) -> ScenePlan:
+    """Return what :func:`predict_raster` would do and take, without doing it.
 
-    skipped: int
-    ids: NDArray[np.int64]
-
-
-def _fill(
-    mask: MaskWriter,
-    plan: TilePlan,
-    reader: TileReader,
-    engine: Engine,
-    buffer: ScoreBuffer,
-    progress: Progress,
-) -> _Counts:
-    ids = np.zeros(NODATA_ID + 1, dtype=np.int64)
-    done = skipped = 0
-    # Batches run on across stripes, so that narrow scenes fill them too.
-    scored_tiles = engine.run(reader.read_all(plan))
-    for stripe in plan.stripes():
-        for _ in stripe.windows:
-            scored = next(scored_tiles)
-            buffer.add(scored)
-            done += 1
-            skipped += scored.tile.is_empty
-            progress("predict", done, plan.num_tiles, "tiles")
-        rows = buffer.take_rows(stripe.end_final_row - stripe.first_final_row)
-        mask.write_rows(rows)
-        ids += np.bincount(rows.ravel(), minlength=len(ids))
-    return _Counts(skipped, ids)
+    Takes the same arguments and raises the same errors.
+    """
+    chosen, mask = PredictOptions(**options), Path(output)
+    check_outputs(mask, chosen)
+    with prepared(scene, mask, bundle, chosen, warn or _warn_python) as job:
+        if not folder_of(mask).exists():
+            refuse_existing(job, key_of(job.settings()))
+        return job.estimate
 
 
-def _even_batch(num_tiles: int, batch: int) -> int:
-    """Return a batch size of at most ``batch`` that leaves little padding in the last batch."""
-    if batch < 1:
-        # The engine refuses it by name.
-        return batch
-    return -(-num_tiles // -(-num_tiles // batch))
+def _predict(job: Job, journal: Journal, key: str, progress: Progress) -> Clock:
+    """Compute what the journal does not hold yet, and write all outputs."""
+    spans = [Span(*pair) for pair in journal.layout["spans"]]
+    clock, meter = Clock(), _Meter(job, spans, progress)
+    with Outputs(job, journal.folder, _tags(job, key)) as outputs:
+        with job.engine:
+            for number, span in enumerate(spans):
+                is_last = number == len(spans) - 1
+                for index, record in _stripes(job, journal, number, span, clock, meter):
+                    if is_last:
+                        others = [journal.read(n, index) for n in range(number)]
+                        outputs.put(index, [*others, record])
+        clock.network = job.engine.seconds
+    clock.write = outputs.seconds
+    write_vectors_of(job, outputs.confidence, progress)
+    write_preview(job)
+    return clock
+
+
+def _stripes(
+    job: Job, journal: Journal, number: int, span: Span, clock: Clock, meter: "_Meter"
+) -> Iterator[tuple[int, Record]]:
+    """Yield the finished stripes of a span from top to bottom, from the journal or computed now."""
+    plan = job.plan
+    done = sum((number, index) in journal for index in range(plan.num_stripes))
+    for index in range(done):
+        meter.finish(number, index)
+        yield index, journal.read(number, index)
+    if done == plan.num_stripes:
+        return
+    reader = SceneReader(job.source, plan, span)
+    buffer = ScoreBuffer(plan, span, len(job.card.classes), job.planes)
+
+    def close(index: int) -> Iterator[tuple[int, Record]]:
+        stripe = plan.stripe(index)
+        if index < done:
+            buffer.skip(stripe)
+            return
+        record = buffer.take(stripe)
+        journal.append(number, index, record)
+        meter.finish(number, index)
+        yield index, record
+
+    # Stripes that are finished, but reach into the first that is not, are computed again.
+    current = plan.first_touching(done)
+    tiles = ahead(reader.tiles(current), depth=PASSES_AHEAD * job.engine.tiles_a_pass)
+    with contextlib.closing(tiles):
+        for scored in job.engine.run(tiles):
+            while current < scored.tile.stripe:
+                yield from close(current)
+                current += 1
+            buffer.add(scored, is_counted=current >= done)
+            meter.add(number, scored.tile)
+    while current < plan.num_stripes:
+        yield from close(current)
+        current += 1
+    clock.read += reader.seconds
+    clock.blend += buffer.seconds
+
+
+class _Meter:
+    """Turns tiles and stripes into progress, in tiles of the whole scene."""
+
+    def __init__(self, job: Job, spans: list[Span], progress: Progress) -> None:
+        self._progress = progress
+        sizes = [[len(s.within(span).columns) for s in job.plan.stripes()] for span in spans]
+        self._ends = np.cumsum(np.array(sizes), axis=None).reshape(len(spans), -1)
+        self._done = 0
+
+    def add(self, number: int, tile: Tile) -> None:
+        """Count a tile that was computed."""
+        self._tell(min(self._done + 1, int(self._ends[number, tile.stripe])))
+
+    def finish(self, number: int, stripe: int) -> None:
+        """Count what was left of a stripe, which held no data."""
+        self._tell(int(self._ends[number, stripe]))
+
+    def _tell(self, done: int) -> None:
+        self._done = max(self._done, done)
+        self._progress("predict", self._done, int(self._ends[-1, -1]), "tiles")
+
+
+def _tags(job: Job, key: str) -> dict[str, str]:
+    options = job.options
+    tags = {"model": job.card.model, "bands": str(job.source.bands), "key": key}
+    tags |= {"tile": str(job.source.tile), "overlap": f"{job.overlap:g}"}
+    tags |= {} if options.nodata is None else {"nodata": f"{options.nodata:g}"}
+    return tags | ({"command": options.command} if options.command else {})
+
+
+@contextlib.contextmanager
+def _explained(journal: Journal, job: Job) -> Iterator[None]:
+    """Say after a failure how to go on, and keep finished work only where it can be of use."""
+    try:
+        yield
+    except (RasterError, BundleError):
+        # Unless the network's connection failed, a second attempt would fail in the same place.
+        if job.raster.is_local:
+            journal.remove()
+        raise
+    except OutputError as error:
+        if not len(journal) or "--resume" in str(error):
+            raise
+        raise OutputError(f"{error}; then repeat with --resume") from error
+
+
+def _warn_python(message: str) -> None:
+    warnings.warn(message, stacklevel=4)

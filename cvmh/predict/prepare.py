@@ -1,0 +1,193 @@
+"""Everything that is decided about a prediction before it begins."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cvmh import memory
+from cvmh.geo.raster import Raster, bounded_cache
+from cvmh.geo.tiling import Span, TilePlan
+from cvmh.models.bundle import Bundle, BundleCard
+from cvmh.predict.blend import Planes
+from cvmh.predict.identity import bundle_identity, file_identity, scene_identity
+from cvmh.predict.infer import Engine
+from cvmh.predict.options import AUTO, PredictOptions, Warn
+from cvmh.predict.overlap import choose_overlap
+from cvmh.predict.plan import (
+    Network,
+    ScenePlan,
+    check_disk,
+    estimate_disk,
+    estimate_seconds,
+    planes_of,
+    split_scene,
+)
+from cvmh.predict.source import Source, open_source
+
+# The share of what the machine can give that a prediction takes unless it is told.
+SHARE_OF_MEMORY = 0.75
+# Scenes of so few pixels fit any machine: their network is not tried out first.
+SMALL_SCENE = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """An open scene, and all that was decided about its prediction."""
+
+    source: Source
+    output: Path
+    bundle: Bundle
+    options: PredictOptions
+    overlap: float
+    plan: TilePlan
+    planes: Planes
+    engine: Engine
+    estimate: ScenePlan
+    spans: tuple[Span, ...]
+
+    @property
+    def raster(self) -> Raster:
+        """The open scene."""
+        return self.source.raster
+
+    @property
+    def card(self) -> BundleCard:
+        """The bundle's card."""
+        return self.bundle.card
+
+    def settings(self) -> dict[str, Any]:
+        """Return everything that the mask depends on, JSON."""
+        options = self.options
+        return {
+            "scene": scene_identity(self.raster),
+            "bundle": bundle_identity(self.bundle),
+            "bands": list(self.source.bands),
+            "tile": self.source.tile,
+            "overlap": self.overlap,
+            "device": self.engine.devices[0].type,
+            "precision": self.engine.precision,
+            "tta": options.tta,
+            "nodata": None if options.nodata is None else repr(options.nodata),
+            "aoi": None if options.aoi is None else file_identity(options.aoi),
+            "resampled": self.plan.is_resampled,
+        }
+
+
+@contextmanager
+def prepared(
+    scene: str | Path, output: Path, bundle: Bundle, options: PredictOptions, warn: Warn
+) -> Iterator[Job]:
+    """Open a scene, check that it fits the bundle, and decide how to predict it.
+
+    Nothing is written. What can be wrong is found out here.
+
+    Raises:
+        CvmhError: the scene, the area of interest or a setting cannot be used, or memory or disk
+            do not suffice.
+    """
+    card = bundle.card
+    with bounded_cache(), Raster(scene) as raster:
+        source = open_source(raster, card, options, warn)
+        overlap = _overlap(source, bundle, options, warn)
+        plan, planes = source.lay_tiles(overlap), planes_of(options)
+        engine = _engine(bundle, plan, options)
+        limit = _memory_limit(options)
+        is_small = raster.height * raster.width < SMALL_SCENE and options.max_memory is None
+        network = _try(engine, source, plan, limit, is_small=is_small)
+        spans, needed = split_scene(
+            raster,
+            source.bands,
+            plan,
+            network=network,
+            num_classes=len(card.classes),
+            planes=planes,
+            limit=limit,
+        )
+        tiles_to_read = sum(int(source.may_hold(stripe).sum()) for stripe in plan.stripes())
+        pixels = raster.height * raster.width * tiles_to_read // plan.num_tiles
+        disk = estimate_disk(pixels, len(card.classes), planes)
+        estimate = ScenePlan(
+            scene=str(scene),
+            height=raster.height,
+            width=raster.width,
+            bands=source.bands,
+            dtype=raster.dtype_of(source.bands),
+            gsd=raster.gsd,
+            resampled_to=card.gsd if plan.is_resampled else None,
+            tile=source.tile,
+            overlap=overlap,
+            stripes=plan.num_stripes,
+            spans=len(spans),
+            tiles=plan.num_tiles,
+            tiles_to_read=tiles_to_read,
+            tiles_a_pass=engine.tiles_a_pass,
+            workers=engine.num_workers,
+            devices=tuple(map(str, engine.devices)),
+            memory=needed,
+            memory_limit=limit,
+            disk=disk,
+            disk_free=check_disk(output, disk),
+            seconds=estimate_seconds(plan, tiles_to_read, network),
+        )
+        yield Job(
+            source=source,
+            output=output,
+            bundle=bundle,
+            options=options,
+            overlap=overlap,
+            plan=plan,
+            planes=planes,
+            engine=engine,
+            estimate=estimate,
+            spans=spans,
+        )
+
+
+def _engine(bundle: Bundle, plan: TilePlan, options: PredictOptions) -> Engine:
+    return Engine(
+        bundle,
+        plan,
+        batch=options.batch,
+        device=options.device,
+        precision=options.precision,
+        tta=options.tta,
+    )
+
+
+def _overlap(source: Source, bundle: Bundle, options: PredictOptions, warn: Warn) -> float:
+    if options.overlap != AUTO:
+        return float(options.overlap)
+    return choose_overlap(source, lambda plan: _engine(bundle, plan, options), warn)
+
+
+def _memory_limit(options: PredictOptions) -> int | None:
+    if options.max_memory is not None:
+        return options.max_memory
+    free = memory.available()
+    return None if free is None else int(SHARE_OF_MEMORY * (memory.resident() + free))
+
+
+def _try(
+    engine: Engine,
+    source: Source,
+    plan: TilePlan,
+    limit: int | None,
+    *,
+    is_small: bool,
+) -> Network:
+    """Run the network once to see what a pass takes, and let no more run than memory bears."""
+    num_bands = len(source.bands)
+    bytes_a_pass, seconds_a_pass = (0, None) if is_small else engine.measure(plan, num_bands)
+    held = memory.resident()
+    if limit is not None and bytes_a_pass:
+        # Half of what is left is for the scene.
+        engine.limit_workers(max(1, (limit - held) // 2 // bytes_a_pass))
+    return Network(
+        tiles_a_pass=engine.tiles_a_pass,
+        workers=engine.num_workers,
+        bytes_a_pass=bytes_a_pass,
+        seconds_a_pass=seconds_a_pass,
+        resident=held,
+    )

@@ -1,0 +1,160 @@
+"""What a prediction did: counts, times, memory, seams, areas."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cvmh import memory
+from cvmh.geo.vectors.ground import Ground
+from cvmh.models.bundle import versions
+from cvmh.predict.journal import Journal
+from cvmh.predict.outputs import write_report
+from cvmh.predict.prepare import Job
+from cvmh.predict.seams import summarise
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """Seconds that the parts of the pipeline were busy; they work at the same time."""
+
+    read: float = 0.0
+    network: float = 0.0
+    blend: float = 0.0
+    write: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionReport:
+    """What a prediction did.
+
+    ``class_pixels`` counts the mask's pixels by class id and ``class_areas`` gives them in m2,
+    None where the ground is not known; ``area`` is that of all pixels with data. ``seconds`` is
+    the wall time of this call, ``busy`` that of the parts, in which several threads may add up.
+    ``peak_memory`` is of the whole process in bytes. ``stripes_kept`` were finished by an earlier
+    call; ``was_done`` says that nothing was left to do. ``seams`` is described in
+    :func:`cvmh.predict.seams.summarise`.
+    """
+
+    scene: str
+    output: Path
+    outputs: dict[str, Path]
+    bands: tuple[int, ...]
+    overlap: float
+    tiles_run: int
+    tiles_skipped: int
+    pixels: int
+    pixels_valid: int
+    class_pixels: tuple[int, ...]
+    classes: tuple[str, ...]
+    area: float | None
+    class_areas: tuple[float, ...] | None
+    seams: dict[str, Any]
+    seconds: float
+    busy: dict[str, float]
+    peak_memory: int
+    peak_gpu_memory: int
+    stripes_kept: int
+    was_done: bool
+    plan: dict[str, Any]
+    versions: dict[str, str]
+    command: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON, with speeds by unique pixels."""
+        facts = asdict(self)
+        facts["output"] = str(self.output)
+        facts["outputs"] = {name: str(path) for name, path in self.outputs.items()}
+        seconds = max(self.seconds, 1e-9)
+        facts["pixels_per_second"] = self.pixels / seconds
+        facts["km2_per_second"] = None if self.area is None else self.area / 1e6 / seconds
+        return facts
+
+
+def make_report(
+    job: Job, journal: Journal, clock: Clock, *, seconds: float, stripes_kept: int
+) -> PredictionReport:
+    """Sum up the journal of a complete prediction, and write the report if it was asked for."""
+    entries = [(stripe, journal.facts(span, stripe)) for span, stripe in journal.keys()]
+    counts = np.zeros((job.plan.num_stripes, len(job.card.classes)), dtype=np.int64)
+    for stripe, facts in entries:
+        counts[stripe] += facts["class_pixels"]
+    tiles_run = sum(facts["tiles"] for _, facts in entries)
+    areas = _class_areas(job, counts)
+    report = PredictionReport(
+        scene=job.raster.path,
+        output=job.output,
+        outputs=job.options.outputs(),
+        bands=job.source.bands,
+        overlap=job.overlap,
+        tiles_run=tiles_run,
+        tiles_skipped=job.plan.num_tiles - tiles_run,
+        pixels=job.plan.height * job.plan.width,
+        pixels_valid=int(counts.sum()),
+        class_pixels=tuple(counts.sum(axis=0).tolist()),
+        classes=tuple(job.card.classes.names),
+        area=None if areas is None else sum(areas),
+        class_areas=areas,
+        seams=summarise((facts for _, facts in entries), job.card.classes),
+        seconds=seconds,
+        busy=asdict(clock),
+        peak_memory=memory.peak_resident(),
+        peak_gpu_memory=_peak_gpu_memory(job),
+        stripes_kept=stripes_kept,
+        was_done=False,
+        plan=job.estimate.to_json(),
+        versions=versions(),
+        command=job.options.command,
+    )
+    if job.options.report is not None:
+        write_report(Path(job.options.report), report.to_json())
+    return report
+
+
+def _class_areas(job: Job, counts: np.ndarray[Any, Any]) -> tuple[float, ...] | None:
+    """Return the area of each class in m2: its pixels in a stripe times the stripe's pixel area."""
+    ground = Ground(job.raster.georeference)
+    if not ground.has_areas:
+        return None
+    stripes = list(job.plan.stripes())
+    rows = np.array([(stripe.row + stripe.end_final_row) / 2 for stripe in stripes])
+    columns = np.full(len(rows), job.plan.width / 2)
+    areas = ground.pixel_areas(rows, columns)[:, None] * counts
+    return tuple(np.nan_to_num(areas).sum(axis=0).tolist())
+
+
+def _peak_gpu_memory(job: Job) -> int:
+    devices = [device for device in job.engine.devices if device.type == "cuda"]
+    return max((torch.cuda.max_memory_allocated(device) for device in devices), default=0)
+
+
+def read_report(job: Job) -> PredictionReport:
+    """Return the report of a prediction that was done before: of its mask, not of its making."""
+    counts = np.zeros((1, len(job.card.classes)), dtype=np.int64)
+    return PredictionReport(
+        scene=job.raster.path,
+        output=job.output,
+        outputs=job.options.outputs(),
+        bands=job.source.bands,
+        overlap=job.overlap,
+        tiles_run=0,
+        tiles_skipped=0,
+        pixels=job.plan.height * job.plan.width,
+        pixels_valid=0,
+        class_pixels=tuple(counts.sum(axis=0).tolist()),
+        classes=tuple(job.card.classes.names),
+        area=None,
+        class_areas=None,
+        seams={},
+        seconds=0.0,
+        busy=asdict(Clock()),
+        peak_memory=memory.peak_resident(),
+        peak_gpu_memory=0,
+        stripes_kept=0,
+        was_done=True,
+        plan=job.estimate.to_json(),
+        versions=versions(),
+        command=job.options.command,
+    )
