@@ -153,10 +153,17 @@ def _is_stored(dataset: Any, band: int, shape: tuple[int, int]) -> NDArray[np.bo
 
 def _covers(rectangles: NDArray[np.int64], height: int, width: int) -> bool:
     """True if together the rectangles surely cover the raster, as those of most files do."""
-    wide = rectangles[(rectangles[:, 2] == 0) & (rectangles[:, 3] == width)]
-    wide = wide[np.argsort(wide[:, 0], kind="stable")]
-    ends = np.concatenate([[0], np.maximum.accumulate(wide[:, 1])])
-    return bool(ends[-1] == height and (wide[:, 0] <= ends[:-1]).all())
+    rows = np.unique(np.append(rectangles[:, :2], [0, height]))
+    columns = np.unique(np.append(rectangles[:, 2:], [0, width]))
+    shape = len(rows) - 1, len(columns) - 1
+    if shape[0] * shape[1] > MAX_CELLS:
+        return False
+    # Between neighbouring edges of rectangles all pixels are alike, so that one stands for them.
+    alike = np.concatenate(
+        [np.searchsorted(rows, rectangles[:, :2]), np.searchsorted(columns, rectangles[:, 2:])],
+        axis=1,
+    )
+    return mark_rectangles(alike, *shape, 1, 1).share == 1
 
 
 def _cell_for(height: int, width: int) -> tuple[int, int]:

@@ -154,6 +154,16 @@ def test_sources_of_all_used_bands_count(make_vrt, full):
         np.testing.assert_array_equal(whole(coverage_of(path, bands), 60, 90), expected)
 
 
+def test_a_mosaic_without_holes_may_hold_data_everywhere(make_vrt, full):
+    tiles = [
+        {"file": full, "taken": (0, 0, 50, 40), "placed": (x, y, 50, 40)}
+        for x in (0, 40)
+        for y in (0, 20)
+    ]
+    assert coverage_of(make_vrt(tiles)) is None
+    assert coverage_of(make_vrt(tiles[:3])) is not None
+
+
 def test_what_a_source_never_stored_is_a_hole_of_the_vrt_also_through_a_second_one(
     make_vrt, make_sparse
 ):
