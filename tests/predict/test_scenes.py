@@ -130,7 +130,11 @@ def test_the_mask_lies_on_the_grid_of_the_scene_and_is_255_exactly_without_data(
         assert points[0] == points[1]
         assert_same_rpcs(mask.rpcs, scene.rpcs)
         np.testing.assert_array_equal(mask.read(1) != 255, find_valid(scene))
-    assert [file.name for file in tmp_path.iterdir()] == ["mask.tif"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "mask.qml",
+        "mask.tif",
+        "mask.tif.aux.xml",
+    ]
 
 
 def assert_same_rpcs(found, expected):
