@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 
 Flags = NDArray[np.bool_]
 # TIFF tags, and the numpy types of TIFF's unsigned integers.
-WIDTH, HEIGHT, PLANES, TILE_WIDTH, TILE_HEIGHT, OFFSETS, LENGTHS = 256, 257, 284, 322, 323, 324, 325
+WIDTH, HEIGHT, BLOCK_WIDTH, BLOCK_HEIGHT, OFFSETS, LENGTHS = 256, 257, 322, 323, 324, 325
 INTEGERS = {3: "u2", 4: "u4", 16: "u8"}
-SEPARATE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Directory:
     """One image of a TIFF file, full size or overview: where each of its blocks is stored.
 
+    Shapes are (rows, columns) in pixels.
     ``offsets`` and ``lengths`` are (planes, rows of blocks, columns of blocks) in bytes, 0 where
     a block is not stored; a file whose bands are interleaved by pixel has one plane.
     """
 
-    height: int
-    width: int
+    shape: tuple[int, int]
+    block_shape: tuple[int, int]
     offsets: NDArray[np.uint64]
     lengths: NDArray[np.uint64]
 
@@ -48,8 +48,7 @@ def check_blocks(path: Path, stored: Flags, full: Flags) -> None:
     first, *overviews = read_directories(path)
     _check(first, stored, size, "block")
     for overview in overviews:
-        shown = _shown(full, first.height / overview.height, first.width / overview.width, overview)
-        _check(overview, shown, size, "overview block")
+        _check(overview, _shown(full, first, overview), size, "overview block")
 
 
 def _check(directory: Directory, required: Flags, size: int, what: str) -> None:
@@ -62,16 +61,20 @@ def _check(directory: Directory, required: Flags, size: int, what: str) -> None:
         raise OSError(f"{what} {row},{column} was not stored")
 
 
-def _shown(full: Flags, scale_y: float, scale_x: float, overview: Directory) -> Flags:
+def _shown(full: Flags, first: Directory, overview: Directory) -> Flags:
     """Return which blocks of an overview show the centre of a block that is all data."""
-    _planes, rows, columns = overview.offsets.shape
-    shown = np.zeros((len(full), rows, columns), dtype=bool)
-    # Beyond that, a whole block is less than two pixels of the overview.
-    if max(scale_y, scale_x) <= 256:
-        band, row, column = np.nonzero(full)
-        row = np.minimum((row + 0.5) / scale_y, rows - 1).astype(int)
-        column = np.minimum((column + 0.5) / scale_x, columns - 1).astype(int)
-        shown[band, row, column] = True
+    shown = np.zeros((len(full), *overview.offsets.shape[1:]), dtype=bool)
+    band, *places = np.nonzero(full)
+    blocks = []
+    for axis, place in enumerate(places):
+        scale = first.shape[axis] / overview.shape[axis]
+        # Then a whole block is less than two pixels of the overview.
+        if first.block_shape[axis] < 2 * scale:
+            return shown
+        pixel = (place + 0.5) * first.block_shape[axis] / scale
+        block = (pixel / overview.block_shape[axis]).astype(int)
+        blocks.append(np.minimum(block, shown.shape[1 + axis] - 1))
+    shown[band, blocks[0], blocks[1]] = True
     return shown
 
 
@@ -120,12 +123,11 @@ def _values(file: BinaryIO, kind: str, count: int, raw: bytes, pointer: str) -> 
 
 def _directory(entries: dict[int, NDArray[np.uint64]]) -> Directory:
     height, width = int(entries[HEIGHT][0]), int(entries[WIDTH][0])
-    rows = -(-height // int(entries[TILE_HEIGHT][0]))
-    columns = -(-width // int(entries[TILE_WIDTH][0]))
-    shape = (-1, rows, columns)
+    block_height, block_width = int(entries[BLOCK_HEIGHT][0]), int(entries[BLOCK_WIDTH][0])
+    grid = (-1, -(-height // block_height), -(-width // block_width))
     return Directory(
-        height=height,
-        width=width,
-        offsets=entries[OFFSETS].reshape(shape),
-        lengths=entries[LENGTHS].reshape(shape),
+        shape=(height, width),
+        block_shape=(block_height, block_width),
+        offsets=entries[OFFSETS].reshape(grid),
+        lengths=entries[LENGTHS].reshape(grid),
     )

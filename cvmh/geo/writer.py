@@ -1,5 +1,6 @@
 """Writing rasters on the exact grid of a scene: row by row, complete or not there at all."""
 
+import math
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RasterioWindow
 
@@ -36,6 +38,15 @@ COMPRESSION: dict[str, dict[str, Any]] = {
 }
 # GDAL has no type of 16 bits for a float; it keeps a float32 in that many.
 DTYPES: dict[str, dict[str, Any]] = {"float16": {"dtype": "float32", "nbits": 16}}
+# While a raster is finished its blocks come in order and once, so a large cache gains nothing.
+SMALL_CACHE = 16 << 20
+# Several threads would make overviews at twice the time and memory.
+OVERVIEWS = {
+    "GDAL_NUM_THREADS": 1,
+    "GDAL_TIFF_OVR_BLOCKSIZE": BLOCK,
+    "SPARSE_OK_OVERVIEW": "ON",
+    "ZLEVEL_OVERVIEW": 1,
+}
 # More threads than that wait for the disk.
 MOST_THREADS = 4
 
@@ -184,19 +195,10 @@ class GridWriter:
         assert self._next_row == self._height, "every row of a raster must be written"
         rows, whole = self._folder / "rows.tif", self._folder / "whole.tif"
         self._dataset.close()
-        check_blocks(rows, self._stored, self._full)
-        rasterio.shutil.copy(
-            rows,
-            whole,
-            driver="COG",
-            blocksize=BLOCK,
-            compress="DEFLATE",
-            overview_resampling=self._overviews,
-            bigtiff="IF_SAFER",
-            sparse_ok=True,
-            num_threads=_num_threads(),
-            **COMPRESSION[self._overviews],
-        )
+        with rasterio.Env(GDAL_CACHEMAX=SMALL_CACHE):
+            self._add_overviews(rows)
+            check_blocks(rows, self._stored, self._full)
+            _copy(rows, whole, COMPRESSION[self._overviews])
         starts = np.arange(0, self._stored.shape[1], BLOCK // STRIP)
         check_blocks(
             whole,
@@ -206,6 +208,14 @@ class GridWriter:
         # A CRS that GeoTIFF keys cannot express is kept by GDAL in an .aux.xml.
         self.add_sidecars(whole)
         publish(whole, self.path)
+
+    def _add_overviews(self, path: Path) -> None:
+        """Halve the raster until it fits in one block."""
+        num_halvings = math.ceil(math.log2(max(self._height, self._width, BLOCK) / BLOCK))
+        factors = [2**number for number in range(1, num_halvings + 1)]
+        if factors:
+            with rasterio.Env(**OVERVIEWS), rasterio.open(path, "r+") as dataset:
+                dataset.build_overviews(factors, Resampling[self._overviews])
 
     def _make_folder(self) -> Path:
         if self._keep_in is None:
@@ -260,6 +270,21 @@ def _profile(scene: Raster, num_bands: int, dtype: str, nodata: float) -> dict[s
         "alpha": "NO",
         **scene.georeference.profile(),
     }
+
+
+def _copy(rows: Path, whole: Path, compression: dict[str, Any]) -> None:
+    """Copy a raster with its overviews into a cloud-optimised one."""
+    rasterio.shutil.copy(
+        rows,
+        whole,
+        driver="COG",
+        blocksize=BLOCK,
+        compress="DEFLATE",
+        bigtiff="IF_SAFER",
+        sparse_ok=True,
+        num_threads=_num_threads(),
+        **compression,
+    )
 
 
 def _count(block: NDArray[Any], value: float) -> int:

@@ -32,9 +32,10 @@ def cvmh(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def visible(tmp_path):
-    """Return a function that gives the names in a folder that a user sees."""
+    """Return a function that gives the names in a folder that a user sees, legends left out."""
 
     def names(folder=tmp_path):
-        return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+        seen = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+        return {name for name in seen if not name.endswith((".aux.xml", ".qml"))}
 
     return names

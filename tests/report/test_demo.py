@@ -33,7 +33,7 @@ def test_the_demonstration_leaves_its_files_and_can_be_repeated(small, tmp_path)
     told = []
     for _ in range(2):
         result = run_demo(tmp_path, overwrite=True, tell=told.append)
-        assert visible(tmp_path) == {*FILES, "training"}
+        assert visible(tmp_path) == {*FILES, "training", "mask.tif.aux.xml", "mask.qml"}
         (entry,) = json.loads((tmp_path / "scores.json").read_text())
         assert entry == result.scores.to_json()
         labels, mask = (Raster(tmp_path / name).read() for name in ("labels.tif", "mask.tif"))
