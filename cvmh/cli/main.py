@@ -1,12 +1,15 @@
 """The command ``cvmh``: a table of verbs, each loaded only when it is called."""
 
 import importlib
+import signal
 import sys
 
 import click
 
 from cvmh.version import VERSION
 
+# 128 and the number of the signal, as shells have it.
+INTERRUPTED, TERMINATED = 130, 143
 # In the order of the work; the help line stands here so that ``--help`` loads no verb.
 VERBS = {
     "demo": "Make a scene, train a small network, and show its mask of another scene.",
@@ -48,17 +51,32 @@ def cli() -> None:
     """
 
 
+class Terminated(BaseException):
+    """The system asked the process to end (SIGTERM); it cleans up as after an interrupt.
+
+    No KeyboardInterrupt, which click would turn into an error of its own.
+    """
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         # Without standalone mode, click returns the exit code of an Exit instead of raising it.
         sys.exit(cli(prog_name="cvmh", standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except Terminated:
+        click.echo("cvmh: terminated", err=True)
+        sys.exit(TERMINATED)
     except (KeyboardInterrupt, click.Abort):
         click.echo("cvmh: interrupted", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """``cvmh predict``."""
 
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cvmh.cli.progress import shown
+from cvmh.cli.scenes import find_masks, find_scenes, place_beside
+from cvmh.cli.sizes import MemorySize
 from cvmh.cli.verb import PATH, Verb, command_line, newest_bundle
 from cvmh.errors import CvmhError
 from cvmh.files import make_folder
@@ -15,6 +19,18 @@ if TYPE_CHECKING:
 
 # Exit code when some of several scenes failed.
 SOME_FAILED = 3
+# What does not change the mask is not kept in it: the same mask has the same bytes.
+PASSING = {
+    "--batch": 1,
+    "--max-memory": 1,
+    "--progress": 1,
+    "--report": 1,
+    "--overwrite": 0,
+    "--resume": 0,
+    "--verbose": 0,
+    "-v": 0,
+    "-vv": 0,
+}
 
 
 class Bands(click.ParamType[tuple[int, ...]]):
@@ -30,6 +46,21 @@ class Bands(click.ParamType[tuple[int, ...]]):
             return tuple(int(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"must be band numbers separated by commas, for example 4,1,2; got '{value}'")
+
+
+class Overlap(click.ParamType[float | str]):
+    """A share from 0 to below 0.9, or ``auto``."""
+
+    name = "SHARE|auto"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str:
+        """Parse the share."""
+        if value == "auto":
+            return "auto"
+        share = click.FloatRange(0, 0.9, max_open=True)
+        return share.convert(value, param, ctx)  # type: ignore[arg-type]
 
 
 @click.command(cls=Verb)
@@ -53,16 +84,12 @@ class Bands(click.ParamType[tuple[int, ...]]):
 )
 @click.option(
     "--overlap",
-    type=click.FloatRange(0, 0.9, max_open=True),
+    type=Overlap(),
     default=0.25,
     show_default=True,
-    help="Share of a tile that neighbours have in common.",
+    help="Share of a tile that neighbours have in common; auto finds the smallest that will do.",
 )
-@click.option(
-    "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Tiles at once."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16.")
+@click.option("--tta", is_flag=True, help="Average over flips and turns: 8 times the work.")
 @click.option(
     "--bands",
     type=Bands(),
@@ -75,11 +102,79 @@ class Bands(click.ParamType[tuple[int, ...]]):
     help="The value of pixels without data, in bands that declare none; nan is always one.",
 )
 @click.option(
+    "--aoi",
+    metavar="FILE",
+    help="Polygons (GeoPackage, GeoJSON ...) outside which nothing is predicted.",
+)
+@click.option(
+    "--resample/--no-resample",
+    default=True,
+    show_default=True,
+    help="Show the network pixels of the size of training's, where the scene's differ much.",
+)
+@click.option("--scores", metavar="FILE", help="Also a raster of scores, one band a class.")
+@click.option(
+    "--scores-type",
+    type=click.Choice(["uint8", "float16"]),
+    default="uint8",
+    show_default=True,
+    help="How scores are kept; uint8 counts 1/254.",
+)
+@click.option("--confidence", metavar="FILE", help="Also a raster of the mask's own score.")
+@click.option(
+    "--vectors", metavar="FILE", help="Also polygons: .gpkg (styled), .fgb, .geojson or .parquet."
+)
+@click.option(
+    "--min-area",
+    type=click.FloatRange(min=0),
+    default=0,
+    metavar="M2",
+    help="Polygons smaller than this join their neighbours.",
+)
+@click.option(
+    "--simplify",
+    type=click.FloatRange(min=0),
+    default=1,
+    show_default=True,
+    metavar="PIXELS",
+    help="How far the borders of polygons may move; 0 keeps the stairs.",
+)
+@click.option("--preview", metavar="FILE", help="Also a picture with a legend, .png.")
+@click.option("--report", metavar="FILE", help="What was done and how long it took, .json.")
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Tiles at once on a GPU; a CPU takes what suits its cache.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda, cuda:N or mps; several GPUs as cuda:0,cuda:1.",
+)
+@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16.")
+@click.option(
+    "--max-memory",
+    type=MemorySize(),
+    help="The most memory of the whole process, such as 4G.  [default: 3/4 of what is free]",
+)
+@click.option(
     "--force",
     is_flag=True,
     help="Predict although the dtype is not that of training, or the scene is a palette.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace masks that exist.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace outputs that exist, and discard unfinished work."
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Skip scenes that are done with these settings, and go on with the others.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what it would take.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: say it as JSON.")
 @click.option(
     "--progress", type=click.Choice(["auto", "json", "off"]), default="auto", show_default=True
 )
@@ -87,90 +182,116 @@ def command(
     scenes: tuple[str, ...],
     output: str,
     checkpoint: Path | None,
-    tile: int | None,
-    overlap: float,
-    batch: int,
-    device: str,
-    precision: str,
-    bands: tuple[int, ...] | None,
-    nodata: float | None,
-    force: bool,
-    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
     progress: str,
+    scores: str | None,
+    confidence: str | None,
+    vectors: str | None,
+    preview: str | None,
+    report: str | None,
+    **options: Any,
 ) -> None:
     """Segment scenes into masks of class ids on the same grid, 255 where there is no data.
 
+    SCENE is a raster, a VRT, a URL, a pattern such as "in/*.tif", or a .txt file with one a line.
+
     Example: cvmh predict scene.tif -o mask.tif
     """
-    from cvmh.models.bundle import load_bundle
-    from cvmh.predict import predict_raster
+    from cvmh.geo.output import SUFFIXES
 
-    targets = _targets(scenes, output)
-    bundle = load_bundle(checkpoint or newest_bundle())
-    if len(scenes) > 1:
-        for folder in {target.parent for target in targets}:
-            make_folder(folder)
+    if as_json and not dry_run:
+        raise click.UsageError("--json belongs to --dry-run; --report FILE writes JSON of a run")
+    found = find_scenes(scenes)
+    masks = find_masks(found, output, SUFFIXES)
+    beside = place_beside(
+        found,
+        {
+            "scores": scores,
+            "confidence": confidence,
+            "vectors": vectors,
+            "preview": preview,
+            "report": report,
+        },
+    )
+    bundle_path = checkpoint or newest_bundle()
+    predict_one = _planner(bundle_path, as_json) if dry_run else _predictor(bundle_path, progress)
+    if len(found) > 1 and not dry_run:
+        _make_folders(masks, beside)
     failed = 0
-    with shown(progress) as callback:
-        for scene, target in zip(scenes, targets, strict=True):
-            try:
-                report = predict_raster(
-                    scene,
-                    target,
-                    bundle,
-                    tile=tile,
-                    overlap=overlap,
-                    batch=batch,
-                    device=device,
-                    precision=precision,
-                    bands=bands,
-                    nodata=nodata,
-                    force=force,
-                    overwrite=overwrite,
-                    progress=callback,
-                    warn=lambda text: click.echo(f"cvmh: warning: {text}", err=True),
-                    command=command_line(),
-                )
-            except CvmhError as error:
-                if len(scenes) == 1:
-                    raise
-                failed += 1
-                click.echo(f"cvmh: error: {scene}: {' '.join(str(error).split())}", err=True)
-                continue
-            click.echo(target)
-            _tell(report)
+    for scene, mask, others in zip(found, masks, beside, strict=True):
+        try:
+            predict_one(scene, mask, {**options, **others})
+        except CvmhError as error:
+            if len(found) == 1:
+                raise
+            failed += 1
+            click.echo(f"cvmh: error: {scene}: {' '.join(str(error).split())}", err=True)
     if failed:
-        click.echo(f"cvmh: {failed} of {len(scenes)} scenes failed", err=True)
+        click.echo(f"cvmh: {failed} of {len(found)} scenes failed", err=True)
         raise click.exceptions.Exit(SOME_FAILED)
 
 
-def _targets(scenes: tuple[str, ...], output: str) -> list[Path]:
-    """Return the mask of each scene: one file, or a file a scene in a folder or by a pattern."""
-    from cvmh.geo.output import SUFFIXES
+Predict = Callable[[str, Path, dict[str, Any]], None]
 
-    # Any other suffix is part of a folder's name, such as masks.2026.
-    names_mask = Path(output).suffix.lower() in SUFFIXES
-    if "{stem}" in output:
-        targets = [Path(output.replace("{stem}", Path(scene).stem)) for scene in scenes]
-    elif Path(output).is_dir() or (len(scenes) > 1 and not names_mask):
-        targets = [Path(output) / f"{Path(scene).stem}.tif" for scene in scenes]
-    elif len(scenes) > 1:
-        raise click.UsageError(
-            f"several scenes need a folder or a pattern with {{stem}}, got -o {output}"
-        )
-    else:
-        targets = [Path(output)]
-    if len(set(targets)) < len(targets):
-        raise click.UsageError("two scenes have the same name, so their masks would be one file")
-    return targets
+
+def _predictor(bundle_path: Path, progress: str) -> Predict:
+    from cvmh.models.bundle import load_bundle
+    from cvmh.predict import predict_raster
+
+    bundle = load_bundle(bundle_path)
+
+    def predict(scene: str, mask: Path, options: dict[str, Any]) -> None:
+        with shown(progress) as callback:
+            report = predict_raster(
+                scene,
+                mask,
+                bundle,
+                progress=callback,
+                warn=_warn,
+                command=command_line(without=PASSING),
+                **options,
+            )
+        click.echo(mask)
+        _tell(report)
+
+    return predict
+
+
+def _planner(bundle_path: Path, as_json: bool) -> Predict:
+    from cvmh.models.bundle import load_bundle
+    from cvmh.predict import plan_prediction
+
+    bundle = load_bundle(bundle_path)
+
+    def plan(scene: str, mask: Path, options: dict[str, Any]) -> None:
+        found = plan_prediction(scene, mask, bundle, warn=_warn, **options)
+        click.echo(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))
+
+    return plan
+
+
+def _make_folders(masks: Sequence[Path], beside: Sequence[dict[str, Any]]) -> None:
+    files = [*masks, *(Path(path) for others in beside for path in others.values() if path)]
+    for folder in {path.parent for path in files}:
+        make_folder(folder)
+
+
+def _warn(text: str) -> None:
+    click.echo(f"cvmh: warning: {text}", err=True)
 
 
 def _tell(report: "PredictionReport") -> None:
+    if report.was_done:
+        click.echo(f"cvmh: {report.output} is complete, nothing to do", err=True)
+        return
     speed = report.pixels / 1e6 / max(report.seconds, 1e-9)
+    share = report.seams.get("share")
+    seams = "" if share is None else f", neighbouring tiles agree on {1 - share:.1%}"
     click.echo(
         f"cvmh: {report.pixels / 1e6:.1f} Mpx, "
         f"{report.pixels_valid / max(report.pixels, 1):.0%} with data, "
-        f"{report.tiles_run} tiles run, {report.tiles_skipped} skipped as empty, "
+        f"{report.tiles_run} tiles run, {report.tiles_skipped} skipped as empty{seams}, "
         f"{report.seconds:.1f} s ({speed:.2f} Mpx/s)",
         err=True,
     )

@@ -4,7 +4,7 @@ import logging
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,9 +76,22 @@ def _messages_shown() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def command_line() -> str:
-    """Return the command line as it was typed, for the record."""
-    return shlex.join(["cvmh", *sys.argv[1:]])
+def command_line(without: Mapping[str, int] | None = None) -> str:
+    """Return the command line as it was typed, for the record.
+
+    Args:
+        without: options to leave out, and how many values each takes.
+    """
+    left_out, words = without or {}, iter(sys.argv[1:])
+    kept = ["cvmh"]
+    for word in words:
+        name, has_value, _ = word.partition("=")
+        if name not in left_out:
+            kept.append(word)
+        elif not has_value:
+            for _ in range(left_out[name]):
+                next(words, None)
+    return shlex.join(kept)
 
 
 def newest_bundle(folder: Path = Path("runs")) -> Path:

@@ -15,6 +15,18 @@ SUFFIXES = (".tif", ".tiff")
 SIDECARS = ("{}.aux.xml", "{}.ovr", "{}.msk", "{}.vat.dbf", "{}.vat.cpg")
 
 
+def check_name(path: Path) -> None:
+    """Refuse a name that a raster cannot have, or whose folder is missing.
+
+    Raises:
+        OutputError: it is such a name.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"{path} will be a GeoTIFF, so its name must end in .tif or .tiff")
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} of {path.name} does not exist; create it")
+
+
 def check_output(path: Path, scene: Raster, *, overwrite: bool) -> None:
     """Refuse a raster that could not or should not be written, before any work is done.
 
@@ -22,10 +34,7 @@ def check_output(path: Path, scene: Raster, *, overwrite: bool) -> None:
         OutputError: the name is not that of a GeoTIFF, the folder is missing, the file exists,
             or it would replace a file that the scene is read from.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"{path} will be a GeoTIFF, so its name must end in .tif or .tiff")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} of {path.name} does not exist; create it")
+    check_name(path)
     if not path.exists():
         return
     if not path.is_file():

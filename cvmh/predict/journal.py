@@ -91,7 +91,7 @@ class Journal:
                 )
             self.layout = self._continue(overwrite) or self._begin(layout)
         except BaseException:
-            self._file.close()
+            self._release()
             raise
 
     def __enter__(self) -> Self:
@@ -182,19 +182,20 @@ class Journal:
 
     def close(self) -> None:
         """Release the file; a journal without any record is removed."""
-        if self._file.closed:
-            return
-        with contextlib.suppress(OSError):
-            # On a full disk what is left to write is nothing that counts.
-            self._file.close()
+        self._release()
         if not self._offsets:
             self.remove()
 
     def remove(self) -> None:
         """Remove the folder, since all outputs are complete or nothing is worth keeping."""
         self._offsets.clear()
-        self._file.close()
+        self._release()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _release(self) -> None:
+        with contextlib.suppress(OSError):
+            # On a full disk what is left to write is nothing that counts.
+            self._file.close()
 
     def _continue(self, overwrite: bool) -> dict[str, Any] | None:
         """Return the layout of the journal that is there, None if there is none to continue."""

@@ -17,7 +17,7 @@ from cvmh.classes import NODATA_ID
 from cvmh.errors import CvmhError, OutputError
 from cvmh.files import write_complete
 from cvmh.geo.mask import MaskWriter
-from cvmh.geo.output import SUFFIXES, check_output
+from cvmh.geo.output import SUFFIXES, check_name, check_output
 from cvmh.geo.raster import Raster
 from cvmh.geo.writer import GridWriter
 from cvmh.plots import colour_ids, preview, stretch
@@ -176,6 +176,7 @@ def check_outputs(mask: Path, options: PredictOptions) -> None:
     Raises:
         OutputError: a name has the wrong suffix, its folder is missing, or two outputs are one.
     """
+    check_name(mask)
     outputs = options.outputs()
     for name, path in outputs.items():
         suffixes = SUFFIX_OF.get(name)

@@ -3,6 +3,7 @@
 Legend: C bands, H height, W width.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from cvmh.geo.validity import Validity, find_alpha
 from cvmh.models.bundle import BundleCard
 from cvmh.predict.checks import check_card, check_values, compare_gsd, compare_nodata, is_far
 from cvmh.predict.options import PredictOptions, Warn
+
+logger = logging.getLogger("cvmh")
 
 # How many (rows, columns) of the scene one pixel of the network's input stands for, at a row.
 Magnify = Callable[[float], tuple[float, float]]
@@ -42,13 +45,16 @@ class Scaling:
         """Return float32 pixels; where there is no measurement they are 0, the mean of training."""
         missing = self._validity.find_missing(native_CHW)
         if missing is None and is_valid.all():
-            pixels = native_CHW.astype(np.float32)
+            # What float32 cannot hold is infinite to the network, whose scores are then refused.
+            with np.errstate(over="ignore"):
+                pixels = native_CHW.astype(np.float32)
             pixels -= self._mean
             pixels /= self._std
             return pixels
         is_known = is_valid if missing is None else is_valid & ~missing
         # Before the cast: a nodata value of float64 need not fit into float32.
-        pixels = np.where(is_known, native_CHW, 0).astype(np.float32)
+        with np.errstate(over="ignore"):
+            pixels = np.where(is_known, native_CHW, 0).astype(np.float32)
         scaled = (pixels - self._mean) / self._std
         return np.asarray(np.where(is_known, scaled, np.float32(0)))
 
@@ -126,6 +132,12 @@ def _find_magnification(
         return None
     georeference, column, target = raster.georeference, raster.width / 2, card.gsd
     assert target is not None, "pixels that are far from those of training have a known size"
+    logger.info(
+        "%s has pixels of %.3g m; the network sees them resampled to the %.3g m of training",
+        raster.path,
+        raster.gsd,
+        target,
+    )
 
     def magnify(row: float) -> tuple[float, float]:
         scale = georeference.scale_at(row, column)

@@ -107,8 +107,8 @@ def test_a_bundle_that_is_none_is_named(
 @pytest.mark.parametrize(
     ("output", "sentence"),
     [
-        ("nowhere/mask.tif", "the folder nowhere of mask mask.tif does not exist"),
-        ("mask.png", "must end in .tif or .tiff, got mask.png"),
+        ("nowhere/mask.tif", "the folder nowhere of mask.tif does not exist"),
+        ("mask.png", "mask.png will be a GeoTIFF, so its name must end in .tif or .tiff"),
         ("scene.tif", "would replace its own scene"),
     ],
 )

@@ -163,7 +163,7 @@ def test_another_dtype_needs_force(cvmh, make_scene, tiny_bundle, visible):
     assert cvmh(*command, "--force").code == 0
 
 
-def test_pixels_much_larger_than_those_of_training_are_warned_of(cvmh, tiny_bundle):
+def test_pixels_much_larger_than_those_of_training_are_resampled_or_warned_of(cvmh, tiny_bundle):
     write_raster(
         "far.tif",
         np.full((3, 40, 40), 9, "uint8"),
@@ -171,6 +171,11 @@ def test_pixels_much_larger_than_those_of_training_are_warned_of(cvmh, tiny_bund
         transform=Affine(5, 0, 500_000, 0, -5, 5_400_000),
         band_names=read_card(tiny_bundle).band_names,
     )
-    outcome = cvmh("predict", "far.tif", "-o", "m.tif", "--checkpoint", tiny_bundle)
+    command = ("predict", "far.tif", "-o", "m.tif", "--checkpoint", tiny_bundle)
+    outcome = cvmh(*command)
+    assert outcome.code == 0
+    assert outcome.stderr.startswith("cvmh: far.tif has pixels of 5 m; the network sees them")
+    assert read("m.tif").shape == (40, 40)
+    outcome = cvmh(*command, "--no-resample", "--overwrite")
     assert outcome.code == 0
     assert outcome.stderr.startswith("cvmh: warning: far.tif has pixels of 5 m")

@@ -27,20 +27,25 @@ def start_predicting(start_python, bundle):
     return process
 
 
-def test_an_interrupted_prediction_exits_with_130_and_leaves_nothing(
-    make_scene, tiny_bundle, start_python, tmp_path
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_stopped_prediction_exits_with_its_code_and_leaves_nothing_in_sight(
+    make_scene, tiny_bundle, start_python, visible, number, code, word
 ):
     make_scene(height=400, width=400)
     process = start_predicting(start_python, tiny_bundle)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert stderr.endswith("cvmh: interrupted\n") and "Traceback" not in stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+    assert process.returncode == code
+    last = stderr.splitlines()[-1]
+    assert last.startswith(f"cvmh: {word}") and "Traceback" not in stderr
+    assert visible() == {"scene.tif"}
 
 
 def test_a_killed_prediction_leaves_no_mask_and_the_next_one_succeeds(
-    make_scene, tiny_bundle, start_python, cvmh, visible
+    make_scene, tiny_bundle, start_python, cvmh, visible, tmp_path
 ):
     make_scene(height=400, width=400)
     process = start_predicting(start_python, tiny_bundle)
@@ -48,9 +53,11 @@ def test_a_killed_prediction_leaves_no_mask_and_the_next_one_succeeds(
     process.wait(timeout=60)
     assert visible() == {"scene.tif"}
     make_scene()
-    outcome = cvmh("predict", "scene.tif", "-o", "mask.tif", "--checkpoint", tiny_bundle)
-    assert outcome.code == 0
+    command = ("predict", "scene.tif", "-o", "mask.tif", "--checkpoint", tiny_bundle)
+    outcome = cvmh(*command, "--overwrite")
+    assert outcome.code == 0, outcome.stderr
     assert visible() == {"scene.tif", "mask.tif"}
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_an_interrupted_training_exits_with_130_and_can_be_resumed(
