@@ -1,12 +1,11 @@
 """Where the pixels of a raster lie on the ground, and how large they are."""
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.transform import from_gcps
 from rasterio.warp import transform as to_crs
@@ -17,8 +16,6 @@ from cvmh.geo.opening import GDAL_ERRORS
 EQUATOR_RADIUS = 6378137.0
 ECCENTRICITY_SQUARED = 0.00669437999014
 LONGITUDE_LATITUDE = CRS.from_epsg(4326)
-# Projections whose scale runs away from the equator, so that their metres are not the ground's.
-RUNAWAY = re.compile(r'PROJECTION\["(Mercator|Equirectangular|Equidistant_Cylindrical)')
 
 
 class GroundStep(NamedTuple):
@@ -73,29 +70,6 @@ class Georeference:
             return None
         down, right = np.hypot(*steps.down)[0], np.hypot(*steps.right)[0]
         return GroundStep(float(down), float(right))
-
-    def ground_areas(self, rows: ArrayLike, width: int) -> NDArray[np.float64] | None:
-        """Return the area in m2 on the ground of one pixel of each of some rows.
-
-        In a projected CRS it is the area on the map, which is what other tools report, and the
-        same for all rows. In degrees, and in Mercator's and other cylindrical projections whose
-        metres are not those of the ground, it is measured on the ellipsoid at the middle of each
-        row. None if it is not known.
-
-        Args:
-            rows: the numbers of the rows, 0 being the first.
-            width: columns of the raster.
-        """
-        centres = np.asarray(rows, dtype=np.float64) + 0.5
-        located = self._affine()
-        if located is None:
-            return None
-        crs, affine = located
-        if crs.is_projected and not RUNAWAY.search(crs.to_wkt()):
-            area = abs(affine.determinant) * crs.linear_units_factor[1] ** 2
-            return np.full(centres.shape, area)
-        steps = self._steps(centres, np.full(centres.shape, width / 2))
-        return None if steps is None else steps.areas()
 
     def _affine(self) -> tuple[Any, Any] | None:
         """Return the CRS and the map to it from (column, row), None if there are none."""

@@ -121,8 +121,9 @@ def _class_areas(job: Job, counts: np.ndarray[Any, Any]) -> tuple[float, ...] | 
     stripes = list(job.plan.stripes())
     rows = np.array([(stripe.row + stripe.end_final_row) / 2 for stripe in stripes])
     columns = np.full(len(rows), job.plan.width / 2)
-    areas = ground.pixel_areas(rows, columns)[:, None] * counts
-    return tuple(np.nan_to_num(areas).sum(axis=0).tolist())
+    areas = ground.pixel_areas(rows, columns)
+    # RPCs or ground control points need not hold everywhere; a part is no answer.
+    return tuple((areas @ counts).tolist()) if np.isfinite(areas).all() else None
 
 
 def _peak_gpu_memory(job: Job) -> int:

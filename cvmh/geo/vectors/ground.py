@@ -1,11 +1,13 @@
 """From places on the lattice of pixels to coordinates and areas on the ground."""
 
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.errors import TransformWarning
 from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.warp import transform as to_crs
 
@@ -109,7 +111,15 @@ def _choose(georeference: Georeference) -> tuple[Any, Callable[[Array, Array], A
         transformer = RPCTransformer(rpcs, rpc_height=rpcs.height_off)
     else:
         return None, lambda columns, rows: (columns, -rows)
-    return crs, lambda columns, rows: transformer.xy(rows, columns, offset="ul")
+    return crs, lambda columns, rows: _place_by(transformer, columns, rows)
+
+
+def _place_by(transformer: Any, columns: Array, rows: Array) -> Any:
+    # Where a model does not hold, its points are infinite, and rasterio warns; here, unknown.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TransformWarning)
+        places = np.asarray(transformer.xy(rows, columns, offset="ul"), dtype=np.float64)
+    return np.where(np.isfinite(places), places, np.nan)
 
 
 def _is_curved(crs: Any) -> bool:
