@@ -29,8 +29,8 @@ class Area:
     """Polygons laid over a raster.
 
     Args:
-        polygons: valid shapely polygons or multipolygons whose coordinates are (column, row) in
-            pixels of the raster, (0, 0) being the outer corner of the first pixel.
+        polygons: valid shapely geometries, of which only polygons count; their coordinates are
+            (column, row) in pixels, (0, 0) being the outer corner of the first pixel.
         height: rows of the raster.
         width: columns of the raster.
     """
@@ -38,10 +38,7 @@ class Area:
     def __init__(self, polygons: Sequence[Any], height: int, width: int) -> None:
         self._size = height, width
         self._cell = _cell_side(height, width)
-        frame = shapely.box(0, 0, width, height)
-        self._pieces = np.array(
-            [piece for polygon in polygons for piece in _cut(polygon, frame, self._cell)]
-        )
+        self._pieces = _cut(polygons, shapely.box(0, 0, width, height), self._cell)
         self._index = shapely.STRtree(self._pieces)
         shape = -(-height // self._cell), -(-width // self._cell)
         self._kinds = self._judge_cells(shape)
@@ -140,22 +137,26 @@ def _grown(marks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(tall[:, :-2] | tall[:, 1:-1] | tall[:, 2:])
 
 
-def _cut(polygon: Any, frame: Any, cell: int) -> Iterator[Any]:
-    """Yield the pieces of a polygon inside a frame, none of them of many vertices.
+def _cut(polygons: Sequence[Any], frame: Any, cell: int) -> NDArray[Any]:
+    """Return the pieces of polygons inside a frame, none of them of many vertices.
 
     Cuts run along whole cells, between the centres of pixels, so that no pixel is lost.
     """
-    todo = [(polygon, frame)]
+    pieces = []
+    todo = [(np.asarray(polygons, dtype=object), frame)]
     while todo:
         whole, box = todo.pop()
-        for piece in shapely.get_parts(shapely.intersection(whole, box)):
-            if shapely.get_dimensions(piece) < 2 or piece.is_empty:
-                continue
-            halves = _halves(piece.bounds, cell)
-            if shapely.get_num_coordinates(piece) <= MAX_VERTICES or not halves:
-                yield piece
-            else:
-                todo += [(piece, half) for half in halves]
+        # Where a polygon only touches the box, they have a line or a point in common.
+        parts = shapely.get_parts(shapely.get_parts(shapely.intersection(whole, box)))
+        parts = parts[(shapely.get_dimensions(parts) == 2) & ~shapely.is_empty(parts)]
+        is_long = shapely.get_num_coordinates(parts) > MAX_VERTICES
+        pieces.append(parts[~is_long])
+        for part in parts[is_long]:
+            halves = _halves(part.bounds, cell)
+            todo += [(part, half) for half in halves]
+            if not halves:
+                pieces.append(np.array([part], dtype=object))
+    return np.concatenate(pieces)
 
 
 def _halves(bounds: tuple[float, float, float, float], cell: int) -> list[Any]:

@@ -10,6 +10,7 @@ import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 
 from cvmh.errors import VectorError
 from cvmh.geo.area import Area
@@ -21,10 +22,6 @@ from cvmh.geo.raster import Raster
 LAYER_MARK = "|layername="
 # What lies near a scene, as a share of its size: its sides may bend between the samples.
 MARGIN = 0.05
-ADVICE = {
-    "missing": "check the path",
-    "unreadable": "give a GeoPackage, GeoJSON, FlatGeobuf or Shapefile",
-}
 
 
 class _Layer(NamedTuple):
@@ -63,7 +60,7 @@ def open_area(path: str | Path, raster: Raster, *, layer: str | None = None) -> 
             f"{name} cannot be reprojected to the CRS of {raster.path} ({error}); "
             "reproject it with ogr2ogr -t_srs"
         ) from error
-    area = Area(shapely.get_parts(shapely.make_valid(polygons)), raster.height, raster.width)
+    area = Area(shapely.make_valid(polygons), raster.height, raster.width)
     if area.is_empty:
         raise VectorError(
             f"the area of interest {name} lies wholly outside {raster.path}: it spans "
@@ -97,9 +94,7 @@ def _read_layer(name: str, layer: str | None, raster: Raster) -> _Layer:
     shapes = shapes[~shapely.is_missing(shapes)]
     if not len(shapes):
         raise VectorError(f"{name} must hold polygons, but its layer {chosen} is empty")
-    parts = shapely.get_parts(shapely.make_valid(shapes))
-    polygons = shapely.get_parts(parts[shapely.get_dimensions(parts) == 2])
-    polygons = polygons[~shapely.is_empty(polygons)]
+    polygons = _polygons_of(shapely.make_valid(shapes))
     if not len(polygons):
         kinds = ", ".join(sorted({shape.geom_type for shape in shapes}))
         raise VectorError(f"{name} must hold polygons, but its layer {chosen} holds {kinds}")
@@ -107,7 +102,7 @@ def _read_layer(name: str, layer: str | None, raster: Raster) -> _Layer:
     if crs is None:
         raise VectorError(
             f"{name} must have a CRS to be laid over {raster.path}, but has none; "
-            f"assign it with ogr2ogr -a_srs"
+            "assign it with ogr2ogr -a_srs"
         )
     return _Layer(polygons, crs, tuple(shapely.total_bounds(polygons).tolist()))
 
@@ -115,13 +110,13 @@ def _read_layer(name: str, layer: str | None, raster: Raster) -> _Layer:
 def _choose_layer(name: str, layer: str | None) -> str:
     """Return the layer that was named, else the first that may have polygons."""
     if not Path(name).exists() and not name.startswith("/vsi") and "://" not in name:
-        raise VectorError(f"the area of interest {name} does not exist; {ADVICE['missing']}")
+        raise VectorError(f"the area of interest {name} does not exist; check the path")
     try:
         layers = {str(title): str(kind) for title, kind in pyogrio.list_layers(name)}
     except DataSourceError as error:
         raise VectorError(
             f"{name} must be a vector file, but cannot be read as one ({error}); "
-            f"{ADVICE['unreadable']}"
+            "give a GeoPackage, GeoJSON, FlatGeobuf or Shapefile"
         ) from error
     if layer is not None:
         if layer not in layers:
@@ -139,7 +134,10 @@ def _read_crs(text: str | None) -> Any:
     """Return the rasterio CRS, None if there is none or it says nothing of the ground."""
     if not text:
         return None
-    crs = CRS.from_user_input(text)
+    try:
+        crs = CRS.from_user_input(text)
+    except CRSError:
+        return None
     return crs if crs.is_geographic or crs.is_projected else None
 
 
@@ -147,9 +145,14 @@ def _near(polygons: NDArray[Any], boxes: list[Box]) -> NDArray[Any]:
     """Return what of the polygons lies near the scene; far away, a projection may not hold."""
     if not boxes:
         return polygons
-    found = [shapely.get_parts(shapely.intersection(polygons, _frame(box))) for box in boxes]
-    parts = shapely.get_parts(np.concatenate(found))
-    return parts[(shapely.get_dimensions(parts) == 2) & ~shapely.is_empty(parts)]
+    found = [shapely.intersection(polygons, _frame(box)) for box in boxes]
+    return _polygons_of(np.concatenate(found))
+
+
+def _polygons_of(shapes: NDArray[Any]) -> NDArray[Any]:
+    """Return the single polygons that some geometries are made of, without lines and points."""
+    parts = shapely.get_parts(shapely.get_parts(shapes))
+    return np.asarray(parts[(shapely.get_dimensions(parts) == 2) & ~shapely.is_empty(parts)])
 
 
 def _frame(box: Box) -> Any:
@@ -160,7 +163,7 @@ def _frame(box: Box) -> Any:
 
 def _spelt(boxes: list[Box]) -> str:
     sides = [
-        f"{left:.6g}..{right:.6g} by {bottom:.6g}..{top:.6g}"
+        f"{left:.8g}..{right:.8g} by {bottom:.8g}..{top:.8g}"
         for left, bottom, right, top in boxes
         if all(math.isfinite(side) for side in (left, bottom, right, top))
     ]
