@@ -1,7 +1,10 @@
 """What is stored, against what the test itself stored, or what GDAL reads where all is 7."""
 
+import json
+import subprocess
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -224,3 +227,54 @@ def test_hundreds_of_thousands_of_blocks_cost_less_than_a_few_seconds(make_spars
     assert time.perf_counter() - started < 5
     assert 2 <= meets.sum() <= 8
     assert isinstance(coverage, Coverage)
+
+
+# Run by a Python that has GDAL's own bindings, which the tests' Python need not have.
+ASK_GDAL = """
+import json, sys
+from osgeo import gdal
+dataset = gdal.Open(sys.argv[1])
+band = dataset.GetRasterBand(1)
+print(json.dumps([band.GetDataCoverageStatus(*window) for window in json.loads(sys.argv[2])]))
+"""
+SYSTEM_PYTHON = "/usr/bin/python3"
+
+
+def ask_gdal(path, windows):
+    """Return the share of each window that GDAL says is stored, 0 to 1; negative: unknown."""
+    boxes = json.dumps([(w.column, w.row, w.width, w.height) for w in windows])
+    has_bindings = Path(SYSTEM_PYTHON).exists() and not subprocess.call(
+        [SYSTEM_PYTHON, "-c", "import osgeo.gdal"], stderr=subprocess.DEVNULL
+    )
+    if not has_bindings:
+        pytest.skip(f"{SYSTEM_PYTHON} has no bindings of GDAL")
+    command = [SYSTEM_PYTHON, "-c", ASK_GDAL, str(path), boxes]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [share / 100 for _, share in json.loads(answer.stdout)]
+
+
+@pytest.mark.parametrize("kind", ["sparse", "vrt"])
+def test_gdal_itself_says_the_same_of_any_window(make_sparse, make_vrt, full, kind):
+    if kind == "sparse":
+        path = make_sparse([(1, 0, 0), (1, 40, 130), (1, 99, 149)])
+    else:
+        path = make_vrt(
+            [
+                {"file": full, "taken": (0, 0, 50, 40), "placed": place}
+                for place in [(3, 2, 50, 40), (60, 20, 50, 40), (4, 50, 25, 20)]
+            ],
+            height=100,
+            width=150,
+        )
+    rng = np.random.default_rng(0)
+    starts = rng.integers(0, [90, 140], (60, 2))
+    sizes = np.minimum(rng.integers(1, 60, (60, 2)), [100, 150] - starts)
+    windows = [Window(*box) for box in np.concatenate([starts, sizes], axis=1).tolist()]
+    coverage = coverage_of(path)
+    answers = np.array(ask_gdal(path, windows))
+    found = np.array([coverage.read(window).mean() for window in windows])
+    # Of some windows of a VRT, GDAL knows that they hold data but not how much.
+    is_known = answers >= 0
+    assert is_known.mean() > 0.9
+    np.testing.assert_allclose(found[is_known], answers[is_known], atol=1e-9)
+    assert (found[~is_known] > 0).all()
