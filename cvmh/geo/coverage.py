@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from rasterio.enums import Interleaving
 
 from cvmh.geo.cells import CellGrid, mark_rectangles
 from cvmh.geo.opening import open_dataset
@@ -127,7 +128,7 @@ def _stored_blocks(dataset: Any, bands: Sequence[int]) -> NDArray[np.int64] | No
     height, width = dataset.block_shapes[0]
     shape = -(-dataset.height // height), -(-dataset.width // width)
     # Bands that are stored pixel by pixel share their blocks.
-    apart = [bands[0]] if dataset.profile.get("interleave") == "pixel" else bands
+    apart = [bands[0]] if dataset.interleaving == Interleaving.pixel else bands
     if shape[0] * shape[1] * len(apart) > MAX_BLOCKS:
         return None
     is_stored = np.zeros(shape, dtype=bool)

@@ -89,19 +89,17 @@ def _read_source(element: ElementTree.Element, dataset: Any) -> Source | None:
         return None
     is_relative = name.get("relativeToVRT") == "1"
     path = str(Path(dataset.name).parent / name.text) if is_relative else name.text
-    placed = _read_box(element.find("DstRect"))
-    whole = (0.0, 0.0, float(dataset.width), float(dataset.height))
-    if placed is None:
-        # Without rectangles GDAL stretches the whole source over the whole VRT.
-        return Source(path, (-1.0, -1.0, 0.0, 0.0), whole)
-    return Source(path, _read_box(element.find("SrcRect")) or (-1.0, -1.0, 0.0, 0.0), placed)
+    # Without rectangles the source lies in the upper left corner, as large as it is.
+    corner = (0.0, 0.0, float(dataset.width), float(dataset.height))
+    placed, taken = element.find("DstRect"), element.find("SrcRect")
+    if placed is None or taken is None:
+        return Source(path, corner, corner)
+    return Source(path, _read_box(taken), _read_box(placed))
 
 
-def _read_box(element: ElementTree.Element | None) -> Box | None:
-    if element is None:
-        return None
+def _read_box(element: ElementTree.Element) -> Box:
     left, top, width, height = (
-        float(element.get(key, "nan")) for key in ("xOff", "yOff", "xSize", "ySize")
+        float(element.get(key, "0")) for key in ("xOff", "yOff", "xSize", "ySize")
     )
     return left, top, width, height
 
@@ -120,20 +118,23 @@ def _parts(
     source: Source, bands: set[int], find_rectangles: FindRectangles, depth: int
 ) -> NDArray[np.int64] | None:
     """Return where the source is stored, in rows and columns of the VRT, None for everywhere."""
+    if 0 in bands or not Path(source.path).is_file():
+        # Part of a mask, or elsewhere, which is too slow to ask.
+        return None
     (left, top, *size), (to_left, to_top, *to_size) = source.taken, source.placed
     down, right = to_top - top, to_left - left
-    # A source that is resampled may smear its edges; one elsewhere is too slow to ask.
-    is_copied = size == to_size and down.is_integer() and right.is_integer()
-    if not is_copied or 0 in bands or not Path(source.path).is_file():
+    if size != to_size or not down.is_integer() or not right.is_integer():
+        # Resampled, which may smear the edges.
         return None
     try:
         with open_dataset(source.path) as dataset:
             stored = find_rectangles(dataset, sorted(bands), depth=depth + 1)
+            # What a VRT takes from beyond the edges of a source is not there.
+            whole = np.array([[0, dataset.height, 0, dataset.width]], dtype=np.int64)
     except RasterError:
         # It is for the reader of the pixels to say what is wrong with it.
         return None
-    if stored is None:
-        return None
+    stored = whole if stored is None else stored
     return stored + np.array([down, down, right, right], dtype=np.int64)
 
 

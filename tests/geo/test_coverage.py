@@ -133,6 +133,8 @@ PLACES = [
     ((5, 5, 10, 10), (12.25, 8.75, 10, 10)),
     ((0, 0, 50, 40), (0, 0, 90, 60)),
     ((0, 0, 50, 40), (200, 0, 50, 40)),
+    # More than the source has, and before its first pixel.
+    ((-5, -4, 80, 60), (3, 2, 80, 60)),
 ]
 
 
@@ -184,6 +186,17 @@ def test_what_a_source_never_stored_is_a_hole_of_the_vrt_also_through_a_second_o
     shifted = np.zeros_like(expected)
     shifted[:58, 4:] = expected[2:, :86]
     np.testing.assert_array_equal(whole(coverage_of(outer), 60, 90), shifted)
+
+
+def test_a_source_without_rectangles_lies_in_the_corner(make_vrt, full):
+    box = (0, 0, 30, 20)
+    path = make_vrt([{"file": full, "taken": box, "placed": box}])
+    lines = path.read_text().splitlines()
+    path.write_text("".join(line for line in lines if "Rect" not in line))
+    with rasterio.open(path) as dataset:
+        expected = dataset.read(1) == 7
+    assert expected.sum() == 40 * 50
+    np.testing.assert_array_equal(whole(coverage_of(path), 60, 90), expected)
 
 
 def test_a_source_that_is_missing_counts_as_data_so_that_reading_reports_it(make_vrt):
