@@ -22,8 +22,11 @@ from cvmh.classes import ClassTable
 from cvmh.geo.vectors.style import write_qml
 
 GEOMETRY = "geom"
+# Polygons are streamed so many at a time; GDAL would hold 65,536 of them.
+STREAMED = 4096
 FORMATS: dict[str, tuple[str, dict[str, str]]] = {
-    ".gpkg": ("GPKG", {}),
+    # The newest version that no GDAL of the last years warns of.
+    ".gpkg": ("GPKG", {"VERSION": "1.3"}),
     ".fgb": ("FlatGeobuf", {}),
     # Nine decimals of a degree are a tenth of a millimetre: no border moves visibly.
     ".geojson": ("GeoJSON", {"RFC7946": "YES", "COORDINATE_PRECISION": "9"}),
@@ -100,7 +103,10 @@ class GdalLayer:
             options = {"TEMPORARY_DIR": str(self._path.parent)}
         with (
             _without_crs_warning(),
-            pyogrio.raw.open_arrow(self._spool, layer=self._name) as (_, features),
+            pyogrio.raw.open_arrow(self._spool, layer=self._name, batch_size=STREAMED) as (
+                _,
+                features,
+            ),
         ):
             pyogrio.raw.write_arrow(
                 features,

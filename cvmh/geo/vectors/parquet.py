@@ -52,10 +52,15 @@ class ParquetLayer:
             ("area_m2", arrow.float64()),
         ]
         fields += [("confidence", arrow.float64())] if has_confidence else []
-        self._schema = arrow.schema(fields, metadata=dict(tags))
+        self._schema = arrow.schema(fields)
+        self._tags = dict(tags)
         self._crs = crs.to_dict(projjson=True) if crs is not None else None
         self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
-        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
+        # Readers take the metadata of a stored Arrow schema for that of the file, but the bounds
+        # are only known, and added, at the end.
+        self._writer = parquet.ParquetWriter(
+            path, self._schema, compression="zstd", store_schema=False
+        )
 
     def append(self, batch: Batch) -> None:
         """Write some polygons."""
@@ -82,5 +87,5 @@ class ParquetLayer:
         if np.isfinite(self._bounds).all():
             column["bbox"] = self._bounds.tolist()
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-        self._writer.add_key_value_metadata({"geo": json.dumps(geo)})
+        self._writer.add_key_value_metadata({**self._tags, "geo": json.dumps(geo)})
         self._writer.close()

@@ -15,6 +15,11 @@ from cvmh.geo.vectors.outlines import trace
 from cvmh.geo.vectors.regions import Regions, find_regions
 from cvmh.geo.vectors.seams import NOBODY, Measures, Rims
 
+# GEOS cuts off a corner if its area is below the square of the tolerance. The stairs of a border
+# that rises one pixel in n have corners of n / 2, so that twice the pixels asked for make a
+# straight line of all but the flattest, while 95 of 100 outlines move by less than twice as much.
+CORNERS = 2.0
+
 
 class Pieces(NamedTuple):
     """The regions of a chunk that lie inside it, and those that touch its rim."""
@@ -40,7 +45,7 @@ def cut_out(
         chunk: the chunk.
         lattice: its vertices.
         ground: where the mask lies.
-        simplify: tolerance in pixels; 0 keeps every corner.
+        simplify: about how far, in pixels, borders may move; 0 keeps every corner.
         confidence: (H, W) of the chunk, 255 where unknown; None if there is none.
     """
     regions = find_regions(chunk.classes)
@@ -48,7 +53,7 @@ def cut_out(
     if simplify > 0:
         # The rim stays as it is, and so do the points where borders reach it: the chunk on the
         # other side keeps the same.
-        polygons = shapely.coverage_simplify(polygons, simplify, simplify_boundary=False)
+        polygons = shapely.coverage_simplify(polygons, CORNERS * simplify, simplify_boundary=False)
     measures = _measure(regions, chunk.window, ground, confidence)
     is_data = regions.classes != NODATA_ID
     sides = (

@@ -160,8 +160,8 @@ def write_vectors(
         confidence: single band uint8 on the same grid, 0..254 for 0..1, 255 where unknown.
         min_area: in m2; smaller regions join the neighbour with which they share the longest
             border, and those that touch no other class are left out.
-        simplify: tolerance in pixels (the root of the area of the corners that are cut off);
-            shared borders stay shared. 0 keeps the corners of the pixels.
+        simplify: about how far, in pixels, borders may move where stairs become lines; shared
+            borders stay shared. 0 keeps the corners of the pixels.
         overwrite: whether an existing file may be replaced.
         tags: kept in GeoPackage and GeoParquet; names get the prefix CVMH_.
         progress: told the rows of the mask that are done.
