@@ -137,7 +137,7 @@ class Journal:
             }
         ).encode()
         body = b"".join([facts, *(plane for planes in packed for plane in planes)])
-        head = HEAD.pack(MAGIC, len(facts), len(body), zlib.crc32(body))
+        head = HEAD.pack(MAGIC, len(facts), len(body), _checksum(facts, body))
         end = self._file.seek(0, os.SEEK_END)
         try:
             self._file.write(head + body)
@@ -201,9 +201,13 @@ class Journal:
         """Return the layout of the journal that is there, None if there is none to continue."""
         self._file.seek(0)
         try:
-            header = json.loads(self._file.readline())
+            line = self._file.readline()
+            header = json.loads(line)
             settings, layout = header["settings"], header["layout"]
         except (ValueError, KeyError, TypeError):
+            return None
+        if not line.endswith(b"\n"):
+            # Torn at its last byte: records must not follow it on the same line.
             return None
         end = self._scan()
         if settings == self._settings:
@@ -241,8 +245,11 @@ class Journal:
         if len(head) < HEAD.size:
             return None
         magic, length, total, checksum = HEAD.unpack(head)
-        body = self._file.read(total) if magic == MAGIC else b""
-        if magic != MAGIC or len(body) < total or zlib.crc32(body) != checksum:
+        left = os.fstat(self._file.fileno()).st_size - self._file.tell()
+        if magic != MAGIC or total > left:
+            return None
+        body = self._file.read(total)
+        if _checksum(body[:length], body) != checksum:
             return None
         return {**json.loads(body[:length]), "place": length}, body
 
@@ -272,6 +279,11 @@ class Journal:
 def folder_of(output: Path) -> Path:
     """Return the hidden folder beside an output that keeps its unfinished work."""
     return output.with_name(f".{output.name}.part")
+
+
+def _checksum(facts: bytes, body: bytes) -> int:
+    """Return the checksum of a record; how long its facts are counts too."""
+    return zlib.crc32(body, len(facts))
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
