@@ -18,16 +18,18 @@ Legend: C bands, H height, W width.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cvmh.errors import RasterError
-from cvmh.geo.area import Area
 from cvmh.geo.coverage import Coverage
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import Window
+
+if TYPE_CHECKING:
+    from cvmh.geo.area import Area
 
 # Transparency is on or off but for soft edges; near infrared in the place of alpha is neither.
 ALPHA_SHARE = 0.98
@@ -80,7 +82,7 @@ class Validity:
         *,
         alpha: int | None,
         nodata: float | None = None,
-        area: Area | None = None,
+        area: "Area | None" = None,
         coverage: Coverage | None = None,
     ) -> None:
         self._raster = raster

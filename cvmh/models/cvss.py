@@ -8,9 +8,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
-from cvmh.models.layers import PointwiseConv, to_channels_first, to_channels_last
+from cvmh.models.layers import (
+    PointwiseConv,
+    StochasticDepth,
+    to_channels_first,
+    to_channels_last,
+)
 from cvmh.models.ss2d import SS2D
 
 
@@ -76,7 +80,7 @@ class VSSBlock(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.mixer = mixer(channels)
-        self.drop = StochasticDepth(drop_path, "row")
+        self.drop = StochasticDepth(drop_path)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """Map (B, H, W, C) to (B, H, W, C)."""
@@ -105,7 +109,7 @@ class CVSSBlock(nn.Module):
         self.fuse_norm = nn.LayerNorm(channels)
         self.project = nn.Linear(channels, channels)
         self.ffn = EFFN(channels)
-        self.drop = StochasticDepth(drop_path, "row")
+        self.drop = StochasticDepth(drop_path)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """Map (B, H, W, C) to (B, H, W, C)."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import segmentation_models_pytorch as smp
 from torch import nn
 
 from cvmh.config import validate
@@ -30,6 +29,9 @@ def _cvmh_unet(name: str, settings: Mapping[str, Any]) -> nn.Module:
 
 
 def _smp(name: str, settings: Mapping[str, Any]) -> nn.Module:
+    # It brings timm and torchvision: 200 MB and two seconds that our own networks do not need.
+    import segmentation_models_pytorch as smp
+
     arguments = dict(settings)
     bands, num_classes = arguments.pop("bands"), arguments.pop("num_classes")
     try:

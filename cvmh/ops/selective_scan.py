@@ -10,14 +10,13 @@ from functools import cache
 from importlib import import_module
 
 from torch import Tensor
-from torch.compiler import assume_constant_result
 
 from cvmh.errors import KernelError
 from cvmh.ops import _numba_sizes, _triton_plan
 from cvmh.ops._export import scan_export
 from cvmh.ops._operators import define_scan
 from cvmh.ops._torch import scan_torch
-from cvmh.ops._tracing import is_exporting_to_onnx
+from cvmh.ops._tracing import constant_in_graphs, is_exporting_to_onnx
 from cvmh.ops.arguments import ScanArguments, check_arguments
 from cvmh.ops.reference import scan_reference
 
@@ -121,7 +120,7 @@ def selective_scan(
 
 
 # The names of backends do not change while a graph is traced.
-@assume_constant_result  # type: ignore[untyped-decorator]
+@constant_in_graphs
 def choose_backend(backend: str = "auto", *, device: str = "cpu") -> str:
     """Return the name of the backend that ``selective_scan`` would run.
 

@@ -20,7 +20,6 @@ from cvmh.geo.mask import MaskWriter
 from cvmh.geo.output import SUFFIXES, check_name, check_output
 from cvmh.geo.raster import Raster
 from cvmh.geo.writer import GridWriter
-from cvmh.plots import colour_ids, preview, stretch
 from cvmh.predict.blend import FULL_SCORE
 from cvmh.predict.identity import scene_moment
 from cvmh.predict.journal import Piece, Record
@@ -260,6 +259,8 @@ def write_preview(job: Job) -> None:
     """Draw a scene and its mask side by side with a legend, if that was asked for."""
     if job.options.preview is None:
         return
+    from cvmh.plots import colour_ids, preview, stretch
+
     bands = job.source.bands[:3] if len(job.source.bands) >= 3 else job.source.bands[:1]
     image = job.raster.read_small(bands, most=PREVIEW_SIDE)
     with Raster(job.output) as mask:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cvmh.geo.area_file import open_area
 from cvmh.geo.bands import match_bands
 from cvmh.geo.coverage import find_coverage
 from cvmh.geo.raster import Raster
@@ -102,12 +101,18 @@ def open_source(raster: Raster, card: BundleCard, options: PredictOptions, warn:
     check_card(card)
     bands = match_bands(card.band_names, raster, explicit=options.bands)
     check_values(raster, bands, card, force=options.force)
+    area = None
+    if options.aoi is not None:
+        # The readers of vector files load slowly, and are seldom needed.
+        from cvmh.geo.area_file import open_area
+
+        area = open_area(options.aoi, raster)
     validity = Validity(
         raster,
         bands,
         alpha=find_alpha(raster, bands),
         nodata=options.nodata,
-        area=None if options.aoi is None else open_area(options.aoi, raster),
+        area=area,
         coverage=find_coverage(raster, bands),
     )
     compare_nodata(raster, bands, options.nodata, warn)
