@@ -29,6 +29,12 @@ def keep_freed_memory() -> None:
     mallopt(TRIM_THRESHOLD, KEPT)
 
 
+def release_freed() -> None:
+    """Hand back to the system what is freed but kept; see :func:`keep_freed_memory`."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def resident() -> int:
     """Return the bytes of memory that the process holds now, 0 where the system does not tell."""
     return _status("VmRSS")

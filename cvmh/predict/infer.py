@@ -143,7 +143,10 @@ class Engine:
             self._idle.get()
 
     def measure(self, plan: TilePlan, num_bands: int) -> tuple[int, float]:
-        """Run one pass of zeros, twice; return its bytes of main memory and its seconds."""
+        """Return the bytes of main memory and the seconds that one pass takes, tried with zeros.
+
+        The first pass loads and compiles what is needed; the second is measured.
+        """
         stripe = plan.stripe(0)
         tile = Tile(
             stripe=0,
@@ -155,16 +158,17 @@ class Engine:
         tiles = [tile] * self.tiles_a_pass
         threads = torch.get_num_threads()
         try:
+            self._score(tiles)
+            memory.release_freed()
             before = memory.resident()
             memory.forget_peak()
-            self._score(tiles)
-            held = max(0, memory.peak_resident() - before)
             self.seconds = 0.0
             self._score(tiles)
-            return held, self.seconds
+            return max(0, memory.peak_resident() - before), self.seconds
         finally:
             self.seconds = 0.0
             torch.set_num_threads(threads)
+            memory.release_freed()
 
     def run(self, tiles: Iterable[Tile]) -> Iterator[ScoredTile]:
         """Yield the tiles in the order they came, with their scores.

@@ -39,7 +39,8 @@ class Network(NamedTuple):
 class ScenePlan:
     """What a prediction will take; bytes, seconds and pixels.
 
-    ``tiles_to_read`` leaves out the tiles that certainly hold no data; ``memory`` is of the whole
+    ``tiles_to_read`` leaves out the tiles that certainly hold no data; ``share_with_data`` is
+    estimated from one coarse look, None where that is too dear; ``memory`` is of the whole
     process, ``memory_limit`` what it may be; ``disk`` counts what lies there at the end at most.
     """
 
@@ -56,6 +57,7 @@ class ScenePlan:
     spans: int
     tiles: int
     tiles_to_read: int
+    share_with_data: float | None
     tiles_a_pass: int
     workers: int
     devices: tuple[str, ...]
@@ -78,11 +80,13 @@ class ScenePlan:
         gsd = "unknown" if self.gsd is None else f"{self.gsd:.3g} m"
         limit = "" if self.memory_limit is None else f" of {_mib(self.memory_limit)} allowed"
         spans = "" if self.spans == 1 else f", in {self.spans} spans of columns"
+        data = self.share_with_data
+        share = "" if data is None else f", about {data:.0%} of the scene is data"
         return [
             f"scene    {self.scene}: {size}",
             f"bands    {', '.join(map(str, self.bands))} ({self.dtype}); pixels {gsd}{resampled}",
             f"tiles    {self.tiles} of {self.tile} px, overlap {self.overlap:g}, "
-            f"{self.stripes} stripes{spans}; {self.tiles_to_read} to read",
+            f"{self.stripes} stripes{spans}; {self.tiles_to_read} to read{share}",
             f"network  {self.workers} x {self.tiles_a_pass} tiles at a time on "
             f"{', '.join(self.devices)}",
             f"memory   {_mib(self.memory)}{limit}",

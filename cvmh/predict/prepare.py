@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cvmh import memory
+from cvmh.geo.estimate import estimate_share
 from cvmh.geo.raster import Raster, bounded_cache
 from cvmh.geo.tiling import Span, TilePlan
 from cvmh.models.bundle import Bundle, BundleCard
@@ -77,11 +78,18 @@ class Job:
 
 @contextmanager
 def prepared(
-    scene: str | Path, output: Path, bundle: Bundle, options: PredictOptions, warn: Warn
+    scene: str | Path,
+    output: Path,
+    bundle: Bundle,
+    options: PredictOptions,
+    warn: Warn,
+    *,
+    is_trial: bool = False,
 ) -> Iterator[Job]:
     """Open a scene, check that it fits the bundle, and decide how to predict it.
 
-    Nothing is written. What can be wrong is found out here.
+    Nothing is written. What can be wrong is found out here. The network is tried out on large
+    scenes only, or for a trial, which wants to know the time that it takes.
 
     Raises:
         CvmhError: the scene, the area of interest or a setting cannot be used, or memory or disk
@@ -94,8 +102,8 @@ def prepared(
         plan, planes = source.lay_tiles(overlap), planes_of(options)
         engine = _engine(bundle, plan, options)
         limit = _memory_limit(options)
-        is_small = raster.height * raster.width < SMALL_SCENE and options.max_memory is None
-        network = _try(engine, source, plan, limit, is_small=is_small)
+        is_large = raster.height * raster.width >= SMALL_SCENE or options.max_memory is not None
+        network = _try(engine, source, plan, limit, is_measured=is_large or is_trial)
         spans, needed = split_scene(
             raster,
             source.bands,
@@ -106,7 +114,9 @@ def prepared(
             limit=limit,
         )
         tiles_to_read = sum(int(source.may_hold(stripe).sum()) for stripe in plan.stripes())
-        pixels = raster.height * raster.width * tiles_to_read // plan.num_tiles
+        share = estimate_share(raster, source.bands, source.validity) if is_trial else None
+        most = tiles_to_read / plan.num_tiles
+        pixels = int(raster.height * raster.width * (most if share is None else min(share, most)))
         disk = estimate_disk(pixels, len(card.classes), planes)
         estimate = ScenePlan(
             scene=str(scene),
@@ -122,6 +132,7 @@ def prepared(
             spans=len(spans),
             tiles=plan.num_tiles,
             tiles_to_read=tiles_to_read,
+            share_with_data=share,
             tiles_a_pass=engine.tiles_a_pass,
             workers=engine.num_workers,
             devices=tuple(map(str, engine.devices)),
@@ -175,11 +186,14 @@ def _try(
     plan: TilePlan,
     limit: int | None,
     *,
-    is_small: bool,
+    is_measured: bool,
 ) -> Network:
     """Run the network once to see what a pass takes, and let no more run than memory bears."""
     num_bands = len(source.bands)
-    bytes_a_pass, seconds_a_pass = (0, None) if is_small else engine.measure(plan, num_bands)
+    bytes_a_pass: int = 0
+    seconds_a_pass: float | None = None
+    if is_measured:
+        bytes_a_pass, seconds_a_pass = engine.measure(plan, num_bands)
     held = memory.resident()
     if limit is not None and bytes_a_pass:
         # Half of what is left is for the scene.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cvmh.errors import BundleError, OutputError, RasterError
+from cvmh.errors import BundleError, ConfigError, OutputError, RasterError
 from cvmh.geo.tiling import Span
 from cvmh.models.bundle import Bundle
 from cvmh.predict.blend import ScoreBuffer
@@ -101,7 +101,7 @@ def plan_prediction(
     """
     chosen, mask = PredictOptions(**options), Path(output)
     check_outputs(mask, chosen)
-    with prepared(scene, mask, bundle, chosen, warn or _warn_python) as job:
+    with prepared(scene, mask, bundle, chosen, warn or _warn_python, is_trial=True) as job:
         if not folder_of(mask).exists():
             refuse_existing(job, key_of(job.settings()))
         return job.estimate
@@ -109,7 +109,7 @@ def plan_prediction(
 
 def _predict(job: Job, journal: Journal, key: str, progress: Progress) -> Clock:
     """Compute what the journal does not hold yet, and write all outputs."""
-    spans = [Span(*pair) for pair in journal.layout["spans"]]
+    spans = _spans_of(journal, job)
     clock, meter = Clock(), _Meter(job, spans, progress)
     with Outputs(job, journal.folder, _tags(job, key)) as outputs:
         with job.engine:
@@ -124,6 +124,17 @@ def _predict(job: Job, journal: Journal, key: str, progress: Progress) -> Clock:
     write_vectors_of(job, outputs.confidence, progress)
     write_preview(job)
     return clock
+
+
+def _spans_of(journal: Journal, job: Job) -> list[Span]:
+    """Return the spans that the journal was begun with; they must fit the memory of this call."""
+    spans = [Span(*pair) for pair in journal.layout["spans"]]
+    if len(spans) < len(job.spans):
+        raise ConfigError(
+            f"{job.output} was begun with more memory and cannot be continued with less; repeat "
+            "with --max-memory as it was, or discard what is finished with --overwrite"
+        )
+    return spans
 
 
 def _stripes(
