@@ -1,6 +1,6 @@
-"""Run by the Python of QGIS: prints as JSON how QGIS shows each raster layer named on the line.
+"""Run by the Python of QGIS: prints as JSON how QGIS shows the raster named on the line.
 
-The pictures are drawn at the layer's own size, and their colours counted.
+It is drawn at its own size, and the colours counted.
 """
 
 import collections
@@ -48,6 +48,6 @@ def count_colours(layer):
 
 application = QgsApplication([], False)
 application.initQgis()
-print(json.dumps([describe(path) for path in sys.argv[1:]]), flush=True)
+print(json.dumps(describe(sys.argv[1])), flush=True)
 # QGIS may crash while Python takes its objects apart.
 os._exit(0)

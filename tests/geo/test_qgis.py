@@ -1,8 +1,5 @@
 import csv
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,6 @@ from cvmh.classes import ISPRS, ClassTable, SegClass
 from cvmh.geo.mask import MaskWriter
 from cvmh.geo.raster import Raster
 
-PYTHON = "/usr/bin/python3"
 SCRIPT = Path(__file__).with_name("describe_in_qgis.py")
 ODD = ClassTable(
     (
@@ -22,33 +18,6 @@ ODD = ClassTable(
         SegClass(id=2, name="it's", rgb=(250, 250, 250)),
     )
 )
-
-
-def run_quietly(*command):
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "LC_ALL": "C.UTF-8"}
-    # The libraries of this environment are not those of QGIS.
-    for name in ("PYTHONPATH", "PYTHONHOME", "GDAL_DATA", "PROJ_LIB", "PROJ_DATA"):
-        environment.pop(name, None)
-    return subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, timeout=120, env=environment
-    )
-
-
-def qgis_is_there():
-    if not Path(PYTHON).exists():
-        return False
-    return run_quietly(PYTHON, "-c", "import qgis.core").returncode == 0
-
-
-# Debian's qgis_process is a script that overrides the platform; the program itself is beside it.
-PROCESS = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
-pytestmark = pytest.mark.skipif(not qgis_is_there(), reason="QGIS (python3-qgis) is not installed")
-
-
-@pytest.fixture(autouse=True)
-def own_settings(tmp_path_factory, monkeypatch):
-    """Keep QGIS out of the user's settings."""
-    monkeypatch.setenv("QGIS_CUSTOM_CONFIG_PATH", str(tmp_path_factory.mktemp("qgis")))
 
 
 @pytest.fixture
@@ -67,16 +36,22 @@ def make_mask(make_raster, tmp_path):
     return make
 
 
-def describe(*paths):
-    run = run_quietly(PYTHON, SCRIPT, *paths)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+@pytest.fixture
+def describe(in_qgis):
+    """Return a function that says how QGIS shows a raster."""
+
+    def describe(path):
+        run = in_qgis(SCRIPT, path)
+        assert run.returncode == 0, run.stderr
+        return json.loads(run.stdout)
+
+    return describe
 
 
 @pytest.mark.parametrize("classes", [ISPRS, ODD], ids=["isprs", "odd"])
-def test_qgis_shows_a_mask_by_its_classes(make_mask, classes):
+def test_qgis_shows_a_mask_by_its_classes(make_mask, describe, classes):
     path, ids = make_mask("mask.tif", classes)
-    (seen,) = describe(path)
+    seen = describe(path)
     assert seen["is_valid"] and seen["renderer"] == "paletted"
     assert seen["classes"] == [[c.id, c.name, *c.rgb, 255] for c in classes]
     assert seen["legend"][-len(classes) :] == classes.names
@@ -87,12 +62,12 @@ def test_qgis_shows_a_mask_by_its_classes(make_mask, classes):
     assert seen["colours"] == sorted(expected)
 
 
-def test_a_mask_without_its_style_is_shown_by_its_palette_and_category_names(make_mask):
+def test_a_mask_without_its_style_is_shown_by_its_palette_and_category_names(make_mask, describe):
     path, ids = make_mask("mask.tif", ISPRS)
     path.with_suffix(".qml").unlink()
-    (named,) = describe(path)
+    named = describe(path)
     path.with_name("mask.tif.aux.xml").unlink()
-    (bare,) = describe(path)
+    bare = describe(path)
     assert named["renderer"] == bare["renderer"] == "paletted"
     assert named["classes"][: len(ISPRS)] == [[c.id, c.name, *c.rgb, 255] for c in ISPRS]
     assert bare["classes"][: len(ISPRS)] == [[c.id, str(c.id), *c.rgb, 255] for c in ISPRS]
@@ -101,20 +76,19 @@ def test_a_mask_without_its_style_is_shown_by_its_palette_and_category_names(mak
     assert named["colours"] == bare["colours"] == sorted(expected)
 
 
-def test_an_overwritten_mask_is_not_shown_by_its_old_legend(make_mask):
+def test_an_overwritten_mask_is_not_shown_by_its_old_legend(make_mask, describe):
     path, _ = make_mask("mask.tif", ISPRS)
     with Raster(path.with_name("scene.tif")) as raster:
         with MaskWriter(path, raster, ODD, overwrite=True) as writer:
             writer.skip_rows(raster.height)
-    (seen,) = describe(path)
+    seen = describe(path)
     assert [entry[1] for entry in seen["classes"]] == ODD.names
 
 
-@pytest.mark.skipif(PROCESS is None, reason="qgis_process is not installed")
-def test_a_tool_of_qgis_counts_the_pixels_of_each_class(make_mask, tmp_path):
+def test_a_tool_of_qgis_counts_the_pixels_of_each_class(make_mask, in_qgis, qgis_process, tmp_path):
     path, ids = make_mask("mask.tif", ISPRS)
-    run = run_quietly(
-        PROCESS,
+    run = in_qgis(
+        qgis_process,
         "run",
         "native:rasterlayeruniquevaluesreport",
         "--",
