@@ -36,8 +36,9 @@ COMPRESSION: dict[str, dict[str, Any]] = {
     "nearest": {"level": 5},
     "average": {"level": 1, "predictor": "YES"},
 }
-# GDAL has no type of 16 bits for a float; it keeps a float32 in that many.
-DTYPES: dict[str, dict[str, Any]] = {"float16": {"dtype": "float32", "nbits": 16}}
+# GDAL can keep a float32 in 16 bits, but then fills the last blocks beyond the raster's edge with
+# whatever lies in its memory, so that no two files are alike. Packed, a float32 is no larger.
+DTYPES = {"float16": "float32"}
 # While a raster is finished its blocks come in order and once, so a large cache gains nothing.
 SMALL_CACHE = 16 << 20
 # Several threads would make overviews at twice the time and memory.
@@ -253,7 +254,7 @@ def _profile(scene: Raster, num_bands: int, dtype: str, nodata: float) -> dict[s
         "height": scene.height,
         "width": scene.width,
         "count": num_bands,
-        **DTYPES.get(dtype, {"dtype": dtype}),
+        "dtype": DTYPES.get(dtype, dtype),
         "nodata": nodata,
         "tiled": True,
         "blockxsize": BLOCK,

@@ -30,7 +30,8 @@ class PredictOptions:
         max_memory: the most bytes that the process may hold; default three quarters of what the
             machine can give. Wide scenes are split into spans of columns to keep it.
         scores: a raster of scores, one band a class.
-        scores_type: "uint8" (0 to 254 stand for 0 to 1, 255 for no data) or "float16".
+        scores_type: "uint8" (0 to 254 stand for 0 to 1, 255 for no data) or "float16" (as precise
+            as that, in a raster of float32, NaN for no data).
         confidence: a raster of the score of the mask's class, uint8 as in ``scores``.
         vectors: the mask's polygons: .gpkg, .fgb, .geojson or .parquet.
         min_area: polygons smaller than so many m2 join their neighbours.
