@@ -210,7 +210,7 @@ class Journal:
             # Torn at its last byte: records must not follow it on the same line.
             return None
         end = self._scan()
-        if settings == self._settings:
+        if settings == self._settings and self._offsets:
             os.ftruncate(self._file.fileno(), end)
             return dict(layout)
         if self._offsets and not overwrite:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -184,15 +184,21 @@ def check_outputs(mask: Path, options: PredictOptions) -> None:
         if name == "vectors":
             from cvmh.geo.vectors import check_vectors
 
-            check_vectors(path)
+            # Whether it may be replaced is asked with all the others, by refuse_existing.
+            check_vectors(path, overwrite=True)
         if not path.parent.is_dir():
             raise OutputError(f"the folder {path.parent} of {path.name} does not exist; create it")
         if path.is_dir():
             raise OutputError(f"--{name} {path} is a folder; name a file")
-    paths = [path.absolute() for path in (mask, *outputs.values())]
+    paths = output_paths(mask, options)
     for path in paths:
         if paths.count(path) > 1:
             raise OutputError(f"two outputs would be the same file, {path}; give each its own name")
+
+
+def output_paths(mask: Path, options: PredictOptions) -> list[Path]:
+    """Return where all outputs will lie, whatever way they were named."""
+    return [path.resolve() for path in (mask, *options.outputs().values())]
 
 
 def is_done(job: Job, key: str) -> bool:
@@ -202,8 +208,13 @@ def is_done(job: Job, key: str) -> bool:
     return all(path.exists() for path in job.options.outputs().values())
 
 
-def refuse_existing(job: Job, key: str) -> None:
+def refuse_existing(job: Job, key: str, *, allowed: Collection[str] = ()) -> None:
     """Refuse to replace what is there, unless told, or unless it is to be made again.
+
+    Args:
+        job: what is predicted.
+        key: the digest of its settings.
+        allowed: paths that may be replaced whether that was told or not.
 
     Raises:
         OutputError: an output exists, or would replace a file of the scene.
@@ -217,8 +228,9 @@ def refuse_existing(job: Job, key: str) -> None:
     if job.options.overwrite or (job.options.resume and _is_made_with(job, key)):
         return
     for name, path in paths.items():
-        if path.exists():
-            which = " and was made with other settings" if job.options.resume else ""
+        if path.exists() and str(path.resolve()) not in allowed:
+            is_other = name == "mask" and job.options.resume
+            which = " and was made with other settings" if is_other else ""
             raise OutputError(
                 f"{name} {path} exists{which}; choose another name or add --overwrite"
             )

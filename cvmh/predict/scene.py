@@ -20,6 +20,7 @@ from cvmh.predict.outputs import (
     Outputs,
     check_outputs,
     is_done,
+    output_paths,
     refuse_existing,
     write_preview,
     write_vectors_of,
@@ -73,12 +74,12 @@ def predict_raster(
         key = key_of(settings)
         if is_done(job, key):
             return read_report(job)
-        now = of_this_moment({**settings, "planes": job.planes}, job.raster)
-        layout = {"spans": job.spans}
+        now = of_this_moment({**settings, **job.planes._asdict()}, job.raster)
+        layout = {"spans": job.spans, "outputs": list(map(str, output_paths(mask, chosen)))}
         with Journal(folder_of(mask), now, layout, overwrite=chosen.overwrite) as journal:
             kept = len(journal)
-            if not kept:
-                refuse_existing(job, key)
+            # What the stopped call was allowed to write may be there, complete already.
+            refuse_existing(job, key, allowed=journal.layout["outputs"] if kept else ())
             with _explained(journal, job):
                 clock = _predict(job, journal, key, progress or silent)
             seconds = time.perf_counter() - started
