@@ -11,13 +11,14 @@ from cvmh.geo.tiling import Window
 from cvmh.geo.vectors.chunks import Chunk
 from cvmh.geo.vectors.ground import Ground
 from cvmh.geo.vectors.lattice import Lattice
+from cvmh.geo.vectors.measures import Measures
 from cvmh.geo.vectors.outlines import trace
 from cvmh.geo.vectors.regions import Regions, find_regions
-from cvmh.geo.vectors.seams import NOBODY, Measures, Rims
+from cvmh.geo.vectors.seams import NOBODY, Rims
 
 # GEOS cuts off a corner if its area is below the square of the tolerance. The stairs of a border
-# that rises one pixel in n have corners of n / 2, so that twice the pixels asked for make a
-# straight line of all but the flattest, while 95 of 100 outlines move by less than twice as much.
+# that rises one pixel in n have corners of n / 2, so that twice the pixels asked for make lines of
+# all but the flattest stairs, while 95 of 100 outlines move by less than twice what was asked for.
 CORNERS = 2.0
 
 

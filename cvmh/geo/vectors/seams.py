@@ -8,31 +8,10 @@ import shapely
 from numpy.typing import NDArray
 
 from cvmh.geo.tiling import Window
+from cvmh.geo.vectors.measures import Measures
 
 # The region of a pixel that belongs to none.
 NOBODY = -1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measures:
-    """What is known of some regions, one entry each.
-
-    ``areas`` in m2; ``confidences`` is the sum of the confidence over ``num_confident`` pixels.
-    """
-
-    classes: NDArray[np.uint8]
-    areas: NDArray[np.float64]
-    confidences: NDArray[np.int64]
-    num_confident: NDArray[np.int64]
-
-    def take(self, chosen: Any) -> "Measures":
-        """Return those of some regions."""
-        return Measures(
-            classes=self.classes[chosen],
-            areas=self.areas[chosen],
-            confidences=self.confidences[chosen],
-            num_confident=self.num_confident[chosen],
-        )
 
 
 @dataclass(kw_only=True)
@@ -52,6 +31,16 @@ class OpenRegion:
     holes: list[NDArray[np.float64]] = field(default_factory=list)
     hole_lengths: list[NDArray[np.int64]] = field(default_factory=list)
     loose: list[NDArray[np.int64]] = field(default_factory=list)
+
+    @property
+    def measures(self) -> Measures:
+        """What is known of the region, as a table of one entry."""
+        return Measures(
+            classes=np.array([self.class_id], dtype=np.uint8),
+            areas=np.array([self.area]),
+            confidences=np.array([self.confidence]),
+            num_confident=np.array([self.num_confident]),
+        )
 
     def absorb(self, other: "OpenRegion") -> None:
         """Take over all pieces of another region."""
@@ -85,7 +74,7 @@ class Frontier:
         self._regions: dict[int, OpenRegion] = {}
         self._next = 0
 
-    def key(self, coordinates: NDArray[np.float64]) -> NDArray[np.int64]:
+    def key(self, coordinates: NDArray[Any]) -> NDArray[np.int64]:
         """Return one number for each point (N, 2) of the lattice."""
         columns, rows = coordinates.astype(np.int64).T
         return np.asarray(rows * self._stride + columns)
@@ -219,42 +208,6 @@ class Rims:
     bottom: NDArray[np.int64]
     left: NDArray[np.int64]
     right: NDArray[np.int64]
-
-
-def assemble(region: OpenRegion, frontier: Frontier) -> Any:
-    """Return the one polygon of a region, without the vertices that only chunks made."""
-    shell = shapely.from_wkb(region.shells[0])
-    if len(region.shells) > 1:
-        shell = shapely.coverage_union_all(shapely.from_wkb(np.array(region.shells, dtype=object)))
-        (shell,) = shapely.get_parts(shell)
-    _, points, (ring_offsets, _) = shapely.to_ragged_array(np.array([shell]))
-    points, ring_offsets = _drop_loose(points, ring_offsets, np.concatenate(region.loose), frontier)
-    lengths = [np.diff(ring_offsets), *region.hole_lengths]
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    coordinates = np.concatenate([points, *region.holes])
-    rings = np.array([0, len(offsets) - 1])
-    return shapely.from_ragged_array(shapely.GeometryType.POLYGON, coordinates, (offsets, rings))[0]
-
-
-def _drop_loose(
-    points: NDArray[np.float64],
-    offsets: NDArray[np.int64],
-    loose: NDArray[np.int64],
-    frontier: Frontier,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Drop the loose vertices of rings that lie on the line between their neighbours."""
-    first, last = offsets[:-1], offsets[1:] - 1
-    before, after = np.arange(-1, len(points) - 1), np.arange(1, len(points) + 1)
-    # The first point of a ring is there again as its last.
-    before[first], after[last] = last - 1, first + 1
-    along, ahead = points - points[before], points[after] - points
-    is_straight = along[:, 0] * ahead[:, 1] == along[:, 1] * ahead[:, 0]
-    is_kept = ~(is_straight & np.isin(frontier.key(points), loose))
-    is_kept[last] = False
-    starts = np.concatenate([[0], np.cumsum(np.add.reduceat(is_kept.astype(np.int64), first))])
-    open_rings = np.flatnonzero(is_kept)
-    closed = np.insert(open_rings, starts[1:], open_rings[starts[:-1]])
-    return points[closed], starts + np.arange(len(starts))
 
 
 def _split(
