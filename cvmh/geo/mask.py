@@ -55,12 +55,12 @@ class MaskWriter(GridWriter):
             folder=folder,
         )
         self._classes = classes
-        self._pixels = np.zeros(NODATA_ID + 1, dtype=np.int64)
+        self._counts = np.zeros(NODATA_ID + 1, dtype=np.int64)
 
     @property
     def pixels(self) -> NDArray[np.int64]:
         """Number of pixels so far by id, 0..255."""
-        return self._pixels.copy()
+        return self._counts.copy()
 
     def write_rows(self, rows: NDArray[np.uint8]) -> None:
         """Append the next rows, (rows, width) of class ids, 255 where there is no data.
@@ -69,10 +69,10 @@ class MaskWriter(GridWriter):
             OutputError: the disk is full or the file cannot be written.
         """
         # bincount makes a copy of eight bytes a pixel.
-        step = max(1, COUNTED_AT_ONCE // self._width)
+        step = max(1, COUNTED_AT_ONCE // self._shape[2])
         for start in range(0, len(rows), step):
             part = rows[start : start + step].ravel()
-            self._pixels += np.bincount(part, minlength=len(self._pixels))
+            self._counts += np.bincount(part, minlength=len(self._counts))
         super().write_rows(rows)
 
     def skip_rows(self, count: int) -> None:
@@ -81,9 +81,9 @@ class MaskWriter(GridWriter):
         Raises:
             OutputError: the disk is full or the file cannot be written.
         """
-        self._pixels[NODATA_ID] += count * self._width
+        self._counts[NODATA_ID] += count * self._shape[2]
         super().skip_rows(count)
 
     def add_sidecars(self, made: Path) -> None:
         """Write the legend."""
-        write_legend(made, self._classes, self._pixels.tolist())
+        write_legend(made, self._classes, self._counts.tolist())

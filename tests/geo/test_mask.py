@@ -15,6 +15,7 @@ from rasterio.rpc import RPC
 
 from cvmh.classes import ISPRS
 from cvmh.errors import OutputError
+from cvmh.geo import cog as cog_module
 from cvmh.geo import writer as writer_module
 from cvmh.geo.mask import MaskWriter
 from cvmh.geo.output import sidecars
@@ -203,13 +204,13 @@ def test_an_unwritable_folder_is_named(make_raster, tmp_path, monkeypatch):
 
 
 def test_a_file_that_gdal_left_incomplete_is_not_shown(make_raster, tmp_path, monkeypatch):
-    copy = writer_module.rasterio.shutil.copy
+    copy = cog_module.rasterio.shutil.copy
 
     def copy_half(source, target, **options):
         copy(source, target, **options)
         os.truncate(target, target.stat().st_size // 2)
 
-    monkeypatch.setattr(writer_module.rasterio.shutil, "copy", copy_half)
+    monkeypatch.setattr(cog_module.rasterio.shutil, "copy", copy_half)
     ids = np.random.default_rng(0).integers(0, 6, (700, 700), dtype="uint8")
     scene = make_raster(array=ids[None])
     with pytest.raises(OutputError, match="cannot be written"):
@@ -266,6 +267,6 @@ def test_free_space_is_named_in_the_error(make_raster, tmp_path, monkeypatch):
     def fill(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer_module, "check_blocks", fill)
+    monkeypatch.setattr(cog_module, "check_blocks", fill)
     with pytest.raises(OutputError, match=r"No space left on device\); \d+ MiB are free"):
         write(tmp_path / "mask.tif", make_raster())

@@ -7,7 +7,7 @@ import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
 
-from cvmh.geo import writer as writer_module
+from cvmh.geo import cog as cog_module
 from cvmh.geo.intact import read_directories
 from cvmh.geo.raster import Raster
 from cvmh.geo.writer import GridWriter
@@ -144,7 +144,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(make_scene, tmp_path, 
     scene = make_scene(1400, 1300)
     made = set()
     for threads in (1, 2, 4, 4):
-        monkeypatch.setattr(writer_module, "_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(cog_module, "_num_threads", lambda threads=threads: threads)
         write(tmp_path / "one.tif", scene, rows, band_names=["one"], overwrite=True)
         made.add((tmp_path / "one.tif").read_bytes())
     assert len(made) == 1
