@@ -22,7 +22,7 @@ SECONDS_A_PIXEL = 30e-9
 # What the writer of an output holds: its rows of blocks, as they come and as they go.
 BLOCK_ROWS = 512
 # What Python, threads and small things take beside the arrays that are counted here.
-SLACK = 48 << 20
+SLACK = 64 << 20
 
 
 class Network(NamedTuple):

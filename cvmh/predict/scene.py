@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cvmh import memory
 from cvmh.errors import BundleError, ConfigError, OutputError, RasterError
 from cvmh.geo.tiling import Span
 from cvmh.models.bundle import Bundle
@@ -31,6 +32,10 @@ from cvmh.predict.read import SceneReader, Tile
 from cvmh.predict.report import Clock, PredictionReport, make_report, read_report
 from cvmh.predict.stream import ahead
 from cvmh.progress import Progress, silent
+
+
+# From this share of the allowed memory on, freed memory is handed back after every stripe.
+NEAR_LIMIT = 0.85
 
 
 def predict_raster(
@@ -158,6 +163,7 @@ def _stripes(
             buffer.skip(stripe)
             return
         record = buffer.take(stripe)
+        _keep_within(job.estimate.memory_limit)
         journal.append(number, index, record)
         meter.finish(number, index)
         yield index, record
@@ -177,6 +183,12 @@ def _stripes(
         current += 1
     clock.read += reader.seconds
     clock.blend += buffer.seconds
+
+
+def _keep_within(limit: int | None) -> None:
+    """Hand back what is freed but kept for the next pass, before it takes the process too far."""
+    if limit is not None and memory.resident() > NEAR_LIMIT * limit:
+        memory.release_freed()
 
 
 class _Meter:
