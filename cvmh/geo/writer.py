@@ -25,8 +25,8 @@ class GridWriter:
 
     A context manager: on leaving it without an error the raster is turned into a cloud-optimised
     GeoTIFF with overviews, checked, and renamed to its name; on any error nothing is left
-    behind. Memory is that of one row of blocks and of GDAL's cache; blocks without any
-    data are not stored at all. The same rows give the same bytes.
+    behind. Memory is that of one row of blocks and of GDAL's cache; blocks without any data are
+    not stored at all. The same rows give the same bytes.
 
     Args:
         path: the raster, ``.tif`` or ``.tiff``.
