@@ -9,6 +9,7 @@ from affine import Affine
 from cvmh.classes import ISPRS, ClassTable, SegClass
 from cvmh.geo.mask import MaskWriter
 from cvmh.geo.raster import Raster
+from cvmh.geo.vectors import write_vectors
 
 SCRIPT = Path(__file__).with_name("describe_in_qgis.py")
 ODD = ClassTable(
@@ -83,6 +84,30 @@ def test_an_overwritten_mask_is_not_shown_by_its_old_legend(make_mask, describe)
             writer.skip_rows(raster.height)
     seen = describe(path)
     assert [entry[1] for entry in seen["classes"]] == ODD.names
+
+
+POLYGONS = """
+import json, os, sys
+from qgis.core import QgsApplication, QgsVectorLayer
+application = QgsApplication([], False)
+application.initQgis()
+layer = QgsVectorLayer(sys.argv[1], "layer", "ogr")
+labels = [entry.label() for entry in layer.renderer().categories() if entry.value() is not None]
+print(json.dumps([layer.isValid(), labels]), flush=True)
+os._exit(0)
+"""
+
+
+def test_the_style_of_a_mask_is_not_taken_for_that_of_polygons_of_the_same_name(
+    make_mask, in_qgis, tmp_path
+):
+    path, _ = make_mask("mask.tif", ISPRS)
+    write_vectors(path, tmp_path / "mask.gpkg", ISPRS)
+    assert path.with_suffix(".qml").exists()
+    (tmp_path / "polygons.py").write_text(POLYGONS)
+    run = in_qgis(tmp_path / "polygons.py", tmp_path / "mask.gpkg")
+    is_valid, labels = json.loads(run.stdout)
+    assert is_valid and set(ISPRS.names) <= set(labels)
 
 
 def test_a_tool_of_qgis_counts_the_pixels_of_each_class(make_mask, in_qgis, qgis_process, tmp_path):
