@@ -53,8 +53,8 @@ class ScoreBuffer:
         self._plan, self._span, self._planes = plan, span, planes
         self._cover = covering_span(plan, span)
         size = (plan.tile_height, self._cover.end - self._cover.first)
-        # Pages that no tile touches are never given any memory by the system.
-        self.scores_KHW = torch.zeros(num_classes, *size)
+        # By numpy: pages of its zeros that no tile touches never take any memory.
+        self.scores_KHW = torch.from_numpy(np.zeros((num_classes, *size), dtype=np.float32))
         self.is_valid_HW = np.zeros(size, dtype=bool)
         self._seams = SeamCounter(plan, span, self._cover, num_classes)
         # The row after the last one that a tile touched, a block of columns.

@@ -104,7 +104,11 @@ def _choose(georeference: Georeference) -> tuple[Any, Callable[[Array, Array], A
         crs = georeference.gcps_crs or crs
         transformer = GCPTransformer(list(georeference.gcps))
     elif not affine.is_identity:
-        return crs, lambda columns, rows: affine @ (columns, rows)
+        a, b, c, d, e, f = affine[:6]
+        return crs, lambda columns, rows: (
+            a * columns + b * rows + c,
+            d * columns + e * rows + f,
+        )
     elif georeference.rpcs:
         crs = LONGITUDE_LATITUDE
         rpcs = georeference.rpcs
