@@ -146,6 +146,7 @@ def follow(process, feedback):
         except queue.Empty:
             continue
         if line is None:
+            process.stdout.close()
             process.wait()
             return last
         if not show_progress(line, feedback) and line.strip():

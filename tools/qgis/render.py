@@ -1,6 +1,6 @@
 """Draw a mask as QGIS shows it, with its legend, as a PNG; without a window.
 
-QT_QPA_PLATFORM=offscreen /usr/bin/python3 render.py MASK PICTURE.png [--scene SCENE] [--width 1200]
+/usr/bin/python3 render.py MASK PICTURE.png [--scene SCENE] [--width 1200]
 
 Runs in the Python of QGIS (on Windows: python-qgis.bat). With --scene the scene lies beside the
 mask, and under it where --opacity is below 1.
@@ -25,12 +25,14 @@ from qgis.core import (
     QgsRasterLayer,
     QgsUnitTypes,
 )
-from qgis.PyQt.QtGui import QFont
+from qgis.PyQt.QtGui import QColor, QFont
 
 # Millimetres on the page, whose resolution follows from the width of the picture in pixels.
 MAP, LEGEND, MARGIN = 120.0, 45.0, 4.0
 MILLIMETRES_PER_INCH = 25.4
 FONT_POINTS = 9
+# Where there is no data; a class may well be white.
+NOTHING = QColor(224, 224, 224)
 
 
 def parse(arguments):
@@ -70,6 +72,7 @@ def lay_out(project, maps, mask):
         item.setCrs(mask.crs())
         item.zoomToExtent(extent)
         item.setFrameEnabled(True)
+        item.setBackgroundColor(NOTHING)
     add_legend(layout, mask, point(MARGIN + len(maps) * (MAP + MARGIN), MARGIN))
     return layout
 
@@ -103,6 +106,8 @@ def size(width, height):
 
 def main():
     wanted = parse(sys.argv[1:])
+    # No window, also where there could be one.
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     application = QgsApplication([], True)
     application.initQgis()
     mask = open_layer(wanted.mask, wanted.mask.name)
