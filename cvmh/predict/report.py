@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from cvmh import memory
+from cvmh.geo.ground import Ground
 from cvmh.models.bundle import versions
 from cvmh.predict.journal import Journal
 from cvmh.predict.outputs import write_report
@@ -114,8 +115,6 @@ def make_report(
 
 def _class_areas(job: Job, counts: np.ndarray[Any, Any]) -> tuple[float, ...] | None:
     """Return the area of each class in m2: its pixels in a stripe times the stripe's pixel area."""
-    from cvmh.geo.vectors.ground import Ground
-
     ground = Ground(job.raster.georeference)
     if not ground.has_areas:
         return None

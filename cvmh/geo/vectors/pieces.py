@@ -7,9 +7,9 @@ import shapely
 from numpy.typing import NDArray
 
 from cvmh.classes import NODATA_ID
+from cvmh.geo.ground import Ground
 from cvmh.geo.tiling import Window
 from cvmh.geo.vectors.chunks import Chunk
-from cvmh.geo.vectors.ground import Ground
 from cvmh.geo.vectors.lattice import Lattice
 from cvmh.geo.vectors.measures import Measures
 from cvmh.geo.vectors.outlines import trace

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from cvmh.classes import ClassTable
 from cvmh.errors import OutputError, RasterError
 from cvmh.geo.georeference import LONGITUDE_LATITUDE
+from cvmh.geo.ground import Ground, to_longitude_latitude
 from cvmh.geo.legend import clean
 from cvmh.geo.raster import Raster
 from cvmh.geo.vectors.chunks import check_band
-from cvmh.geo.vectors.ground import Ground, to_longitude_latitude
 from cvmh.geo.vectors.layers import FORMATS
 
 

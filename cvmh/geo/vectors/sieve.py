@@ -10,10 +10,10 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RasterioWindow
 
 from cvmh.classes import NODATA_ID
+from cvmh.geo.ground import Ground
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import Window
 from cvmh.geo.vectors.chunks import Chunk, ChunkGrid, ChunkReader
-from cvmh.geo.vectors.ground import Ground
 from cvmh.geo.vectors.merging import Borders, RegionTable, merge_small
 from cvmh.geo.vectors.pieces import run_areas
 from cvmh.geo.vectors.regions import Regions, find_regions, group

@@ -73,7 +73,7 @@ def write_vectors(
     Args:
         mask: single band uint8, class ids and 255 where there is no data.
         target: .gpkg, .fgb, .geojson, .json or .parquet, in the CRS of the mask; GeoJSON in
-            longitude and latitude. See :class:`cvmh.geo.vectors.ground.Ground` for masks without
+            longitude and latitude. See :class:`cvmh.geo.ground.Ground` for masks without
             a transform.
         classes: names and colours.
         confidence: single band uint8 on the same grid, 0..254 for 0..1, 255 where unknown.

@@ -7,7 +7,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as to_crs
 
 from cvmh.geo.georeference import Georeference
-from cvmh.geo.vectors.ground import Ground
+from cvmh.geo.ground import Ground
 
 # Of the whole ellipsoid WGS 84, in m2.
 SURFACE = 510_065_621_724_000.0
