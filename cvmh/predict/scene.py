@@ -33,7 +33,6 @@ from cvmh.predict.report import Clock, PredictionReport, make_report, read_repor
 from cvmh.predict.stream import ahead
 from cvmh.progress import Progress, silent
 
-
 # From this share of the allowed memory on, freed memory is handed back after every stripe.
 NEAR_LIMIT = 0.85
 

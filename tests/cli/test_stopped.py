@@ -9,20 +9,25 @@ import pytest
 CVMH = ("-m", "cvmh.cli.main")
 # So many tiles of so little that a prediction takes minutes.
 ENDLESS = ("--tile", "32", "--overlap", "0.89", "--batch", "1", "--progress", "json")
+# So many that it takes some seconds.
+LONG = ("--tile", "32", "--overlap", "0.8", "--progress", "json")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX"),
 ]
 
 
-def start_predicting(start_python, bundle):
-    """Return the process of a prediction that is under way."""
+def start_predicting(start_python, bundle, *options, after=0.0):
+    """Return the process of a prediction of which more than a share is done."""
     process = start_python(
-        *CVMH, "predict", "scene.tif", "-o", "mask.tif", "--checkpoint", bundle, *ENDLESS
+        *(*CVMH, "predict", "scene.tif", "-o", "mask.tif", "--checkpoint", bundle),
+        *(options or ENDLESS),
     )
     for line in process.stderr:
-        if line.startswith("{") and 0 < json.loads(line)["done"]:
-            break
+        if line.startswith("{"):
+            told = json.loads(line)
+            if told["done"] > after * told["total"]:
+                break
     assert process.poll() is None
     return process
 
@@ -58,6 +63,138 @@ def test_a_killed_prediction_leaves_no_mask_and_the_next_one_succeeds(
     assert outcome.code == 0, outcome.stderr
     assert visible() == {"scene.tif", "mask.tif"}
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_prediction_is_continued_with_the_same_bytes(
+    make_scene, tiny_bundle, start_python, cvmh, visible, tmp_path, number
+):
+    make_scene(height=300, width=200)
+    command = ("predict", "scene.tif", "--checkpoint", tiny_bundle, *LONG, "-o", "mask.tif")
+    assert cvmh(*command).code == 0
+    truth = content(tmp_path, "mask.tif")
+    process = start_predicting(start_python, tiny_bundle, *LONG, after=0.3)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert visible() == {"scene.tif"}
+    outcome = cvmh(*command, "--resume", "--report", "report.json")
+    assert outcome.code == 0, outcome.stderr
+    assert json.loads((tmp_path / "report.json").read_text())["stripes_kept"] > 0
+    assert content(tmp_path, "mask.tif") == truth
+    assert not list(tmp_path.glob(".*"))
+
+
+def content(folder, *names):
+    """Return the bytes of masks and of what lies beside them, and take them away."""
+    files = [file for name in names for file in folder.glob(f"{name.removesuffix('.tif')}.*")]
+    found = {file.name: file.read_bytes() for file in files}
+    for file in files:
+        file.unlink()
+    assert found
+    return found
+
+
+def test_two_processes_do_not_write_one_mask(
+    make_scene, tiny_bundle, start_python, cvmh, visible, tmp_path
+):
+    make_scene(height=400, width=400)
+    process = start_predicting(start_python, tiny_bundle)
+    before = {path: path.is_dir() for path in tmp_path.iterdir()}
+    for options in ((), ("--overwrite",), ("--resume",), ("--tile", "64", "--overwrite")):
+        outcome = cvmh(
+            *("predict", "scene.tif", "-o", "mask.tif", "--checkpoint", tiny_bundle), *options
+        )
+        assert (outcome.code, outcome.stdout) == (1, "")
+        assert outcome.stderr.splitlines()[-1].startswith(
+            "cvmh: error: another process is writing mask.tif; wait for it"
+        )
+    assert {path: path.is_dir() for path in tmp_path.iterdir()} == before
+    assert process.poll() is None
+
+
+# Forks a process for each prediction, so that the libraries are loaded once; the arguments are the
+# command and its bundle. Ten are killed at random moments, and each is continued.
+KILLED = """
+import json, os, random, signal, sys, time
+os.environ["NUMBA_NUM_THREADS"] = "1"
+from pathlib import Path
+import torch
+import cvmh.predict
+from cvmh.cli.main import main
+from cvmh.models.bundle import load_bundle
+
+def start(*options):
+    child = os.fork()
+    if child:
+        return child
+    sys.argv = ["cvmh", *json.loads(sys.argv[1]), *options]
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    try:
+        main()
+    except SystemExit as exit_:
+        os._exit(exit_.code or 0)
+    finally:
+        os._exit(70)
+
+def end(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def outputs():
+    names = sorted(Path().glob("out/*"))
+    return {path.name: path.read_bytes() for path in names if path.is_file()}
+
+def clear():
+    for path in Path().glob("out/*"):
+        path.unlink()
+
+torch.set_num_threads(1)
+Path("out").mkdir()
+# Compiled code is loaded when it is first called; only threads must not be there before a fork.
+with torch.inference_mode():
+    load_bundle(sys.argv[2]).network(torch.zeros(1, 3, 64, 64))
+started = time.perf_counter()
+assert end(start()) == 0
+seconds = time.perf_counter() - started
+truth, moments = outputs(), random.Random(4)
+clear()
+for _ in range(10):
+    moment = seconds * moments.uniform(0.2, 1)
+    child = start()
+    time.sleep(moment)
+    os.kill(child, signal.SIGKILL)
+    was_killed = end(child) == -signal.SIGKILL
+    seen = sorted(outputs())
+    code = end(start("--resume", "--report", "report.json"))
+    kept = json.loads(Path("report.json").read_text())["stripes_kept"] if code == 0 else None
+    Path("report.json").unlink(missing_ok=True)
+    print([n for n in truth if outputs().get(n) != truth[n]], file=sys.stderr)
+    print(json.dumps([moment, was_killed, code, kept, seen, outputs() == truth,
+                      sorted(path.name for path in Path("out").glob(".*"))]), flush=True)
+    clear()
+"""
+
+
+def test_ten_kills_at_random_moments_change_no_byte(
+    make_scene, tiny_bundle, start_python, tmp_path
+):
+    make_scene(height=800, width=200)
+    command = ["predict", "scene.tif", "-o", "out/mask.tif", "--checkpoint", str(tiny_bundle)]
+    command += ["--tile", "64", "--overlap", "0.6", "--progress", "off"]
+    command += ["--scores", "out/scores.tif", "--confidence", "out/confidence.tif"]
+    process = start_python("-c", KILLED, json.dumps(command), tiny_bundle)
+    stdout, stderr = process.communicate(timeout=180)
+    outcomes = [json.loads(line) for line in stdout.splitlines()]
+    assert len(outcomes) == 10, stderr
+    print(stdout, stderr)
+    for moment, was_killed, code, _, seen, is_same, hidden in outcomes:
+        assert code == 0, stderr
+        assert is_same, moment
+        assert not hidden
+        # The mask comes last, so none of a killed run is ever seen without the others.
+        assert "mask.tif" not in seen or {"scores.tif", "confidence.tif"} <= set(seen), moment
+        assert was_killed or "mask.tif" in seen
+    kept = [count for *_, count, _, _, _ in outcomes]
+    assert sum(count > 0 for count in kept) >= 3, kept
 
 
 def test_an_interrupted_training_exits_with_130_and_can_be_resumed(

@@ -139,6 +139,23 @@ def test_blocks_without_data_take_no_room(make_scene, tmp_path):
             np.testing.assert_array_equal(read, expected)
 
 
+@pytest.mark.parametrize("is_sparse", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "float16"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_gdals_own_check_finds_the_layout_right(
+    make_scene, in_qgis, tmp_path, count, dtype, is_sparse
+):
+    scores = smooth_scores(1500, 1300)[:count]
+    scores = (scores if dtype == "float16" else np.rint(254 * scores)).astype(dtype)
+    nodata = np.nan if dtype == "float16" else 255
+    scores[:, 200:1400, 300 : (1300 if is_sparse else 400)] = nodata
+    options = {"band_names": NAMES[:count], "dtype": dtype, "nodata": nodata}
+    write(tmp_path / "scores.tif", make_scene(1500, 1300), scores, **options)
+    module = "osgeo_utils.samples.validate_cloud_optimized_geotiff"
+    run = in_qgis("/usr/bin/python3", "-m", module, "--full-check=yes", tmp_path / "scores.tif")
+    assert "is a valid cloud optimized GeoTIFF" in run.stdout, run.stdout + run.stderr
+
+
 def test_the_bytes_do_not_depend_on_the_number_of_threads(make_scene, tmp_path, monkeypatch):
     rows = np.random.default_rng(0).integers(0, 9, (1400, 1300), dtype="uint8")
     scene = make_scene(1400, 1300)
