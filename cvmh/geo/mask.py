@@ -12,8 +12,6 @@ from cvmh.geo.legend import colour_table, write_legend
 from cvmh.geo.raster import Raster
 from cvmh.geo.writer import GridWriter
 
-COUNTED_AT_ONCE = 1 << 18
-
 
 class MaskWriter(GridWriter):
     """Writes a mask row by row, from top to bottom, and shows it only when it is whole.
@@ -68,11 +66,10 @@ class MaskWriter(GridWriter):
         Raises:
             OutputError: the disk is full or the file cannot be written.
         """
-        # bincount makes a copy of eight bytes a pixel.
-        step = max(1, COUNTED_AT_ONCE // self._shape[2])
-        for start in range(0, len(rows), step):
-            part = rows[start : start + step].ravel()
-            self._counts += np.bincount(part, minlength=len(self._counts))
+        # A comparison a class is several times as fast as a histogram, and makes no copy.
+        counts = [int(np.count_nonzero(rows == number)) for number in range(len(self._classes))]
+        self._counts[: len(counts)] += counts
+        self._counts[NODATA_ID] += rows.size - sum(counts)
         super().write_rows(rows)
 
     def skip_rows(self, count: int) -> None:

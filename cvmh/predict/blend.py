@@ -85,12 +85,14 @@ class ScoreBuffer:
         started = time.perf_counter()
         pieces = tuple(self._piece(stripe, span) for span in self._live(stripe.row))
         self._forget(stripe)
-        counts = np.zeros(NODATA_ID + 1, dtype=np.int64)
-        for piece in pieces:
-            counts += np.bincount(piece.planes[0].ravel(), minlength=len(counts))
+        # A comparison a class is several times as fast as a histogram.
+        counts = [
+            sum(int(np.count_nonzero(piece.planes[0] == number)) for piece in pieces)
+            for number in range(len(self.scores_KHW))
+        ]
         facts = {
             "tiles": self._tiles,
-            "class_pixels": counts[: len(self.scores_KHW)].tolist(),
+            "class_pixels": counts,
             **self._seams.take(),
         }
         self._tiles = 0

@@ -32,6 +32,8 @@ DEVICES = ("cpu", "cuda", "mps")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # A pass on the CPU takes about so many pixels: more do not fit its cache, fewer cost more calls.
 PIXELS_IN_CACHE = 1 << 17
+# Passes a worker that are computed or wait to be fetched, in their order.
+PASSES_UNDER_WAY = 2
 
 
 class ScoredTile(NamedTuple):
@@ -180,8 +182,8 @@ class Engine:
         running: deque[Future[list[ScoredTile]]] = deque()
         for passed in _in_passes(tiles, self.tiles_a_pass):
             running.append(self._pool.submit(self._score, passed))
-            # One pass more than there are workers, so that none waits for this thread.
-            if len(running) > len(self._workers):
+            # So many passes are under way that no worker waits for this thread.
+            if len(running) > PASSES_UNDER_WAY * len(self._workers):
                 yield from running.popleft().result()
         while running:
             yield from running.popleft().result()
@@ -201,15 +203,14 @@ class Engine:
 
     def _scored(self, worker: Worker, tiles: list[Tile]) -> Iterator[ScoredTile]:
         window, size = tiles[0].window, tiles[0].input_size
-        pixels_BCHW = torch.zeros(self.tiles_a_pass, *tiles[0].pixels_CHW.shape)
-        for place, tile in zip(pixels_BCHW, tiles, strict=False):
-            place.copy_(torch.from_numpy(tile.pixels_CHW))
-        pixels_BCHW = _resized(pixels_BCHW.to(worker.device), size)
+        inputs = [torch.from_numpy(tile.pixels_CHW) for tile in tiles]
+        padding = [torch.zeros_like(inputs[0])] * (self.tiles_a_pass - len(inputs))
+        pixels_BCHW = _resized(torch.stack(inputs + padding).to(worker.device), size)
         scores_BKHW = self._average(worker, pixels_BCHW, tiles)
         scores_BKHW = _resized(scores_BKHW, (window.height, window.width)).cpu()
         for scores_KHW, tile in zip(scores_BKHW, tiles, strict=False):
             ids_HW = best_class(scores_KHW.numpy())[0]
-            ids_HW[~tile.is_valid_HW] = NODATA_ID
+            np.putmask(ids_HW, ~tile.is_valid_HW, NODATA_ID)
             yield ScoredTile(tile, scores_KHW, ids_HW)
 
     def _average(

@@ -9,11 +9,12 @@ from cvmh.errors import ConfigError, OutputError
 from cvmh.geo.raster import GDAL_CACHE, Raster
 from cvmh.geo.tiling import Span, TilePlan, split_columns
 from cvmh.predict.blend import Planes
+from cvmh.predict.infer import PASSES_UNDER_WAY
 from cvmh.predict.options import PredictOptions
 from cvmh.predict.read import PIECE_BYTES, chunk_rows, ring_rows
 
 # Tiles that are read ahead of the network, in passes.
-PASSES_AHEAD = 2
+PASSES_AHEAD = 4
 # Bytes a pixel on the disk, packed: class ids and scores as real scenes gave them, and how often
 # each lies there at the end: in the journal, as rows, and in the output with its overviews.
 ID_BYTES, SCORE_BYTES, COPIES = 0.1, 0.6, 3.3
@@ -170,7 +171,8 @@ def memory_of(
     widest_plane = 4 * num_classes if planes.scores == "float16" else num_classes
     per_pixel = 1 + planes.confidence + (widest_plane if planes.scores else 0)
     write = 2 * BLOCK_ROWS * plan.width * per_pixel
-    waiting = (PASSES_AHEAD + 2 * network.workers + 1) * network.tiles_a_pass * tile_area
+    under_way = PASSES_AHEAD + (PASSES_UNDER_WAY + 1) * network.workers
+    waiting = under_way * network.tiles_a_pass * tile_area
     tiles = waiting * (4 * len(bands) + 1) + waiting * (4 * num_classes + 1)
     passes = network.workers * network.bytes_a_pass
     fixed = network.resident + passes + GDAL_CACHE + 2 * PIECE_BYTES + SLACK

@@ -87,18 +87,21 @@ class SeamCounter:
         at: int,
     ) -> None:
         before, now = known[rows, columns], ids[rows, columns]
-        is_both = (before != NODATA_ID) & (now != NODATA_ID)
-        num_both = int(np.count_nonzero(is_both))
-        if not num_both:
+        is_equal = before == now
+        # Most pixels agree, and comparing with a number is far quicker than a table of pairs.
+        alike = np.where(is_equal, now, NODATA_ID)
+        same = [int(np.count_nonzero(alike == number)) for number in range(self._num_classes)]
+        first, second = before[~is_equal], now[~is_equal]
+        is_both = (first != NODATA_ID) & (second != NODATA_ID)
+        code = first[is_both].astype(np.intp) * self._num_classes + second[is_both]
+        if not len(code) and not any(same):
             return
-        num_differing = int(np.count_nonzero((before != now) & is_both))
-        code = before.astype(np.intp) * self._num_classes + now
-        code = code[is_both] if num_both < code.size else code.ravel()
         pairs = np.bincount(code, minlength=self._num_classes**2)
         self._pairs += pairs.reshape(self._num_classes, self._num_classes)
+        self._pairs[np.diag_indices(self._num_classes)] += same
         counts = self._borders.setdefault((side, at), [0, 0])
-        counts[0] += num_both
-        counts[1] += num_differing
+        counts[0] += len(code) + sum(same)
+        counts[1] += len(code)
 
 
 def _cut(inside: slice, first: int, end: int) -> slice:
