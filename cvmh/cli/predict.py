@@ -1,5 +1,6 @@
 """``cvmh predict``."""
 
+import gc
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cvmh.cli.progress import shown
-from cvmh.cli.scenes import find_masks, find_scenes, place_beside
+from cvmh.cli.scenes import find_masks, find_scenes, in_standing_folder, place_beside
 from cvmh.cli.sizes import MemorySize
 from cvmh.cli.verb import PATH, Verb, command_line, newest_bundle
 from cvmh.errors import CvmhError
@@ -31,6 +32,10 @@ PASSING = {
     "-v": 0,
     "-vv": 0,
 }
+
+
+# The outputs beside the mask.
+BESIDE = ("scores", "confidence", "vectors", "preview", "report")
 
 
 class Bands(click.ParamType[tuple[int, ...]]):
@@ -215,7 +220,10 @@ def command(
         },
     )
     bundle_path = checkpoint or newest_bundle()
-    predict_one = _planner(bundle_path, as_json) if dry_run else _predictor(bundle_path, progress)
+    if dry_run:
+        predict_one = _planner(bundle_path, as_json, is_one_of_several=len(found) > 1)
+    else:
+        predict_one = _predictor(bundle_path, progress)
     if len(found) > 1 and not dry_run:
         _make_folders(masks, beside)
     failed = 0
@@ -240,6 +248,8 @@ def _predictor(bundle_path: Path, progress: str) -> Predict:
     from cvmh.predict import predict_raster
 
     bundle = load_bundle(bundle_path)
+    # What is loaded stays; the collector need not look through it again and again.
+    gc.freeze()
 
     def predict(scene: str, mask: Path, options: dict[str, Any]) -> None:
         with shown(progress) as callback:
@@ -258,13 +268,19 @@ def _predictor(bundle_path: Path, progress: str) -> Predict:
     return predict
 
 
-def _planner(bundle_path: Path, as_json: bool) -> Predict:
+def _planner(bundle_path: Path, as_json: bool, *, is_one_of_several: bool) -> Predict:
     from cvmh.models.bundle import load_bundle
     from cvmh.predict import plan_prediction
 
     bundle = load_bundle(bundle_path)
 
     def plan(scene: str, mask: Path, options: dict[str, Any]) -> None:
+        if is_one_of_several:
+            # Their folders would be made, which a dry run does not.
+            mask = in_standing_folder(mask)
+            for name in BESIDE:
+                if options[name] is not None:
+                    options[name] = in_standing_folder(Path(options[name]))
         found = plan_prediction(scene, mask, bundle, warn=_warn, **options)
         click.echo(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))
 
