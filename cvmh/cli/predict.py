@@ -1,6 +1,5 @@
 """``cvmh predict``."""
 
-import gc
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -248,8 +247,6 @@ def _predictor(bundle_path: Path, progress: str) -> Predict:
     from cvmh.predict import predict_raster
 
     bundle = load_bundle(bundle_path)
-    # What is loaded stays; the collector need not look through it again and again.
-    gc.freeze()
 
     def predict(scene: str, mask: Path, options: dict[str, Any]) -> None:
         with shown(progress) as callback:
