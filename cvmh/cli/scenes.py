@@ -23,22 +23,28 @@ def find_scenes(given: Sequence[str]) -> tuple[str, ...]:
     a ``.txt`` file holds one name a line, empty lines and those that begin with # left out.
 
     Raises:
-        RasterError: a glob matches nothing, or a list is empty or cannot be read.
+        RasterError: a glob matches no file, or a list is empty, names itself or cannot be read.
     """
-    return tuple(dict.fromkeys(scene for name in given for scene in _expanded(name)))
+    return tuple(dict.fromkeys(scene for name in given for scene in _expanded(name, ())))
 
 
-def _expanded(name: str) -> Iterable[str]:
+def _expanded(name: str, lists: tuple[Path, ...]) -> Iterable[str]:
+    """Return what a name means that was found in some lists, one within the other."""
     if is_remote(name):
         return [name]
     if Path(name).suffix.lower() == LIST_SUFFIX:
-        return find_scenes(_lines(Path(name)))
+        path = Path(name).resolve()
+        if path in lists:
+            raise RasterError(f"the list of scenes {name} names itself; take that line out")
+        inner = (*lists, path)
+        return [scene for line in _lines(Path(name)) for scene in _expanded(line, inner)]
     if WILDCARDS & set(name) and not Path(name).exists():
         # Path.glob wants a folder apart from the pattern; what is typed may have neither or both.
-        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207
+        matching = sorted(glob.glob(name, recursive=True))  # noqa: PTH207
+        found = [path for path in matching if not Path(path).is_dir()]
         if not found:
             raise RasterError(f"no file matches {name}; check the folder and the pattern")
-        return [path for path in found if not Path(path).is_dir()]
+        return found
     return [name]
 
 
@@ -86,6 +92,12 @@ def find_masks(scenes: Sequence[str], output: str, suffixes: tuple[str, ...]) ->
     if len(set(masks)) < len(masks):
         raise click.UsageError("two scenes have the same name, so their masks would be one file")
     return masks
+
+
+def in_standing_folder(path: Path) -> Path:
+    """Return a name of its own for an output in the nearest folder that is there already."""
+    folder = next(folder for folder in path.parents if folder.is_dir())
+    return folder / "_".join(path.relative_to(folder).parts)
 
 
 def place_beside(scenes: Sequence[str], outputs: Mapping[str, str | None]) -> list[dict[str, Any]]:
