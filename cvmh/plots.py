@@ -1,5 +1,6 @@
 """Pictures from arrays and tables; no window is ever opened."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from cvmh.classes import NODATA_ID, ClassTable
+from cvmh.files import write_complete
 
 # Shown where there is no data: a light grey that no class table is likely to use.
 NODATA_COLOUR = (235, 235, 235)
@@ -44,7 +46,11 @@ def stretch(image: NDArray[Any], validity: NDArray[np.bool_]) -> NDArray[np.uint
 def preview(
     path: Path, panels: Mapping[str, NDArray[np.uint8]], classes: ClassTable, *, title: str = ""
 ) -> None:
-    """Write pictures (H, W, 3) side by side with a legend of the classes, as PNG."""
+    """Write pictures (H, W, 3) side by side with a legend of the classes, as PNG.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     figure = Figure(figsize=(4.4 * len(panels), 5.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -60,7 +66,9 @@ def preview(
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
     if title:
         figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=110, format="png")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110, format="png")
+    write_complete(path, drawn.getvalue())
 
 
 def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:

@@ -1,6 +1,7 @@
 """The files that a prediction leaves: the mask, the rasters beside it, polygons, a picture."""
 
 import json
+import shutil
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from cvmh.classes import NODATA_ID
 from cvmh.errors import CvmhError, OutputError
 from cvmh.files import write_complete
+from cvmh.geo.ground import Ground
 from cvmh.geo.mask import MaskWriter
-from cvmh.geo.output import SUFFIXES, check_name, check_output
+from cvmh.geo.output import SUFFIXES, check_name, check_output, explained
 from cvmh.geo.raster import Raster
 from cvmh.geo.writer import GridWriter
 from cvmh.predict.blend import FULL_SCORE
@@ -54,12 +56,18 @@ class Outputs:
     def __init__(self, job: Job, folder: Path, tags: Mapping[str, str]) -> None:
         self._job, self._folder = job, folder
         self._width = job.raster.width
+        self._ground = Ground(job.raster.georeference)
+        # In m2 by class; NaN where the ground is not known.
+        self.class_areas = np.zeros(len(job.card.classes))
+        self._far_folders: list[Path] = []
         self._writers = self._make_writers(tags)
         self._waiting: deque[Future[None]] = deque()
         self.seconds = 0.0
 
     def __enter__(self) -> Self:
         self._stack = ExitStack()
+        for folder in self._far_folders:
+            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
             # Left in reverse order: the mask, entered first, is completed last.
             for writer in self._writers:
@@ -104,7 +112,10 @@ class Outputs:
         pieces = [piece for record in records for piece in record.pieces]
         for number, writer in enumerate(self._writers):
             if pieces:
-                writer.write_rows(self._rows(number, count, pieces))
+                rows = self._rows(number, count, pieces)
+                writer.write_rows(rows)
+                if number == 0:
+                    self._measure(stripe.row, rows)
             else:
                 writer.skip_rows(count)
         self.seconds += time.perf_counter() - started
@@ -121,6 +132,13 @@ class Outputs:
             rows[..., piece.column : piece.column + plane.shape[-1]] = plane
         return rows
 
+    def _measure(self, first: int, ids_HW: NDArray[np.uint8]) -> None:
+        """Add the areas of the classes in rows of the mask; in degrees no row is like another."""
+        rows = np.arange(len(ids_HW), dtype=np.float64) + (first + 0.5)
+        areas = self._ground.pixel_areas(rows, np.full(len(rows), self._width / 2))
+        for number in range(len(self.class_areas)):
+            self.class_areas[number] += np.count_nonzero(ids_HW == number, axis=1) @ areas
+
     def _make_writers(self, tags: Mapping[str, str]) -> list[GridWriter]:
         """Return the writers, in the order of a piece's planes."""
         job, options = self._job, self._job.options
@@ -131,7 +149,7 @@ class Outputs:
                 job.card.classes,
                 tags=tags,
                 overwrite=True,
-                folder=_subfolder(self._folder, "mask"),
+                folder=self._subfolder(job.output, "mask"),
             )
         ]
         if job.planes.confidence:
@@ -159,14 +177,18 @@ class Outputs:
             scale=None if is_float else 1 / FULL_SCORE,
             tags={"model": self._job.card.model},
             overwrite=True,
-            folder=_subfolder(self._folder, name),
+            folder=self._subfolder(path, name),
         )
 
-
-def _subfolder(folder: Path, name: str) -> Path:
-    path = folder / name
-    path.mkdir(exist_ok=True)
-    return path
+    def _subfolder(self, path: Path, name: str) -> Path:
+        """Return a folder for the unfinished files of an output, on its own disk."""
+        folder = self._folder / name
+        if path.parent.resolve() not in (self._folder.resolve(), self._folder.parent.resolve()):
+            folder = path.with_name(f".{path.name}.rows")
+            self._far_folders.append(folder)
+        with explained(path):
+            folder.mkdir(exist_ok=True)
+        return folder
 
 
 def check_outputs(mask: Path, options: PredictOptions) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cvmh import memory
 from cvmh.geo.ground import Ground
@@ -74,15 +75,22 @@ class PredictionReport:
 
 
 def make_report(
-    job: Job, journal: Journal, clock: Clock, *, seconds: float, stripes_kept: int
+    job: Job,
+    journal: Journal,
+    clock: Clock,
+    *,
+    class_areas: NDArray[np.float64],
+    seconds: float,
+    stripes_kept: int,
 ) -> PredictionReport:
     """Sum up the journal of a complete prediction, and write the report if it was asked for."""
-    entries = [(stripe, journal.facts(span, stripe)) for span, stripe in journal.keys()]
-    counts = np.zeros((job.plan.num_stripes, len(job.card.classes)), dtype=np.int64)
-    for stripe, facts in entries:
-        counts[stripe] += facts["class_pixels"]
-    tiles_run = sum(facts["tiles"] for _, facts in entries)
-    areas = _class_areas(job, counts)
+    entries = [journal.facts(span, stripe) for span, stripe in journal.keys()]
+    counts = np.zeros(len(job.card.classes), dtype=np.int64)
+    for facts in entries:
+        counts += facts["class_pixels"]
+    tiles_run = sum(facts["tiles"] for facts in entries)
+    # Without a CRS, or where RPCs or control points do not hold everywhere: a part is no answer.
+    areas = tuple(class_areas.tolist()) if _has_areas(job, class_areas) else None
     report = PredictionReport(
         scene=job.raster.path,
         output=job.output,
@@ -93,11 +101,11 @@ def make_report(
         tiles_skipped=job.plan.num_tiles - tiles_run,
         pixels=job.plan.height * job.plan.width,
         pixels_valid=int(counts.sum()),
-        class_pixels=tuple(counts.sum(axis=0).tolist()),
+        class_pixels=tuple(counts.tolist()),
         classes=tuple(job.card.classes.names),
         area=None if areas is None else sum(areas),
         class_areas=areas,
-        seams=summarise((facts for _, facts in entries), job.card.classes),
+        seams=summarise(entries, job.card.classes),
         seconds=seconds,
         busy=asdict(clock),
         peak_memory=memory.peak_resident(),
@@ -113,17 +121,8 @@ def make_report(
     return report
 
 
-def _class_areas(job: Job, counts: np.ndarray[Any, Any]) -> tuple[float, ...] | None:
-    """Return the area of each class in m2: its pixels in a stripe times the stripe's pixel area."""
-    ground = Ground(job.raster.georeference)
-    if not ground.has_areas:
-        return None
-    stripes = list(job.plan.stripes())
-    rows = np.array([(stripe.row + stripe.end_final_row) / 2 for stripe in stripes])
-    columns = np.full(len(rows), job.plan.width / 2)
-    areas = ground.pixel_areas(rows, columns)
-    # RPCs or ground control points need not hold everywhere; a part is no answer.
-    return tuple((areas @ counts).tolist()) if np.isfinite(areas).all() else None
+def _has_areas(job: Job, class_areas: NDArray[np.float64]) -> bool:
+    return Ground(job.raster.georeference).has_areas and bool(np.isfinite(class_areas).all())
 
 
 def _peak_gpu_memory(job: Job) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cvmh import memory
 from cvmh.errors import BundleError, ConfigError, OutputError, RasterError
@@ -85,9 +86,11 @@ def predict_raster(
             # What the stopped call was allowed to write may be there, complete already.
             refuse_existing(job, key, allowed=journal.layout["outputs"] if kept else ())
             with _explained(journal, job):
-                clock = _predict(job, journal, key, progress or silent)
+                clock, areas = _predict(job, journal, key, progress or silent)
             seconds = time.perf_counter() - started
-            report = make_report(job, journal, clock, seconds=seconds, stripes_kept=kept)
+            report = make_report(
+                job, journal, clock, class_areas=areas, seconds=seconds, stripes_kept=kept
+            )
             journal.remove()
     return report
 
@@ -112,8 +115,10 @@ def plan_prediction(
         return job.estimate
 
 
-def _predict(job: Job, journal: Journal, key: str, progress: Progress) -> Clock:
-    """Compute what the journal does not hold yet, and write all outputs."""
+def _predict(
+    job: Job, journal: Journal, key: str, progress: Progress
+) -> tuple[Clock, NDArray[np.float64]]:
+    """Compute what the journal does not hold yet, write all outputs; return the class areas too."""
     spans = _spans_of(journal, job)
     clock, meter = Clock(), _Meter(job, spans, progress)
     with Outputs(job, journal.folder, _tags(job, key)) as outputs:
@@ -128,7 +133,7 @@ def _predict(job: Job, journal: Journal, key: str, progress: Progress) -> Clock:
     clock.write = outputs.seconds
     write_vectors_of(job, outputs.confidence, progress)
     write_preview(job)
-    return clock
+    return clock, outputs.class_areas
 
 
 def _spans_of(journal: Journal, job: Job) -> list[Span]:
