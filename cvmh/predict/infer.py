@@ -7,9 +7,11 @@ import copy
 import math
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
 from queue import SimpleQueue
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -44,6 +46,10 @@ class ScoredTile(NamedTuple):
     ids_HW: NDArray[np.uint8]
 
 
+# The tiles of one forward pass, each in its place.
+Pass = list[Tile | None]
+
+
 class Worker(NamedTuple):
     """A device, and the network on it."""
 
@@ -54,10 +60,14 @@ class Worker(NamedTuple):
 class Engine:
     """Runs a bundle's network; each tile's scores depend on that tile alone.
 
-    Every forward pass has the same shape, the last one padded with zeros: kernels are chosen by
-    shape, so a tile gets the same bits wherever it stands. On the CPU a pass takes as many tiles
-    as suit its cache and runs on one thread, many passes at a time: that scales better than many
-    threads in one pass, and the scores depend neither on ``batch`` nor on the number of cores.
+    Every forward pass has the same shape, and every tile its own place in one; where its
+    neighbours there are not wanted, zeros are. Kernels are chosen by shape and treat the last rows
+    of a matrix in their own way, so that at another place a tile would get other bits: like this
+    it gets the same, whichever stripes are finished already and whatever the spans of columns.
+
+    On the CPU a pass takes as many tiles as suit its cache and runs on one thread, many passes at
+    a time: that scales better than many threads in one pass, and the scores depend neither on
+    ``batch`` nor on the number of cores.
 
     Use it as a context manager: it owns threads.
 
@@ -87,7 +97,8 @@ class Engine:
     ) -> None:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1 tile, got {batch}")
-        self._card = bundle.card
+        self._card, self._plan = bundle.card, plan
+        self._first_numbers = (0, *accumulate(map(len, plan.columns)))
         devices = choose_devices(device)
         self._dtype = choose_precision(precision, devices[0])
         self._transforms = transforms(plan) if tta else (IDENTITY,)
@@ -158,7 +169,7 @@ class Engine:
             is_valid_HW=np.ones((stripe.height, stripe.width), dtype=bool),
             input_size=(stripe.input_height, stripe.input_width),
         )
-        tiles = [tile] * self.tiles_a_pass
+        tiles: Pass = [tile] * self.tiles_a_pass
         threads = torch.get_num_threads()
         try:
             self._score(tiles)
@@ -180,7 +191,7 @@ class Engine:
             BundleError: the network's output has the wrong shape or is not finite.
         """
         running: deque[Future[list[ScoredTile]]] = deque()
-        for passed in _in_passes(tiles, self.tiles_a_pass):
+        for passed in self._passes(tiles):
             running.append(self._pool.submit(self._score, passed))
             # So many passes are under way that no worker waits for this thread.
             if len(running) > PASSES_UNDER_WAY * len(self._workers):
@@ -188,7 +199,23 @@ class Engine:
         while running:
             yield from running.popleft().result()
 
-    def _score(self, tiles: list[Tile]) -> list[ScoredTile]:
+    def _passes(self, tiles: Iterable[Tile]) -> Iterator[Pass]:
+        """Put each tile into the pass, and at the place in it, that its number in the plan says."""
+        current, places = -1, _no_tiles(self.tiles_a_pass)
+        for tile in tiles:
+            columns = self._plan.columns[tile.stripe]
+            number = self._first_numbers[tile.stripe] + bisect_left(columns, tile.window.column)
+            index, place = divmod(number, self.tiles_a_pass)
+            others = [other for other in places if other is not None]
+            is_full = index != current or places[place] is not None
+            if others and (is_full or _shape(tile) != _shape(others[0])):
+                yield places
+                places = _no_tiles(self.tiles_a_pass)
+            current, places[place] = index, tile
+        if any(tile is not None for tile in places):
+            yield places
+
+    def _score(self, tiles: Pass) -> list[ScoredTile]:
         worker = self._idle.get()
         started = time.perf_counter()
         try:
@@ -201,21 +228,22 @@ class Engine:
             with self._lock:
                 self.seconds += time.perf_counter() - started
 
-    def _scored(self, worker: Worker, tiles: list[Tile]) -> Iterator[ScoredTile]:
-        window, size = tiles[0].window, tiles[0].input_size
-        inputs = [torch.from_numpy(tile.pixels_CHW) for tile in tiles]
-        padding = [torch.zeros_like(inputs[0])] * (self.tiles_a_pass - len(inputs))
-        pixels_BCHW = _resized(torch.stack(inputs + padding).to(worker.device), size)
+    def _scored(self, worker: Worker, tiles: Pass) -> Iterator[ScoredTile]:
+        first = next(tile for tile in tiles if tile is not None)
+        window, size = first.window, first.input_size
+        nothing = torch.zeros(first.pixels_CHW.shape)
+        inputs = [nothing if tile is None else torch.from_numpy(tile.pixels_CHW) for tile in tiles]
+        pixels_BCHW = _resized(torch.stack(inputs).to(worker.device), size)
         scores_BKHW = self._average(worker, pixels_BCHW, tiles)
         scores_BKHW = _resized(scores_BKHW, (window.height, window.width)).cpu()
-        for scores_KHW, tile in zip(scores_BKHW, tiles, strict=False):
+        for scores_KHW, tile in zip(scores_BKHW, tiles, strict=True):
+            if tile is None:
+                continue
             ids_HW = best_class(scores_KHW.numpy())[0]
             np.putmask(ids_HW, ~tile.is_valid_HW, NODATA_ID)
             yield ScoredTile(tile, scores_KHW, ids_HW)
 
-    def _average(
-        self, worker: Worker, pixels_BCHW: torch.Tensor, tiles: list[Tile]
-    ) -> torch.Tensor:
+    def _average(self, worker: Worker, pixels_BCHW: torch.Tensor, tiles: Pass) -> torch.Tensor:
         """Return the mean scores over the flips and turns, float32."""
         total: torch.Tensor | None = None
         for transform in self._transforms:
@@ -229,7 +257,7 @@ class Engine:
         assert total is not None, "there is always the identity"
         return total if len(self._transforms) == 1 else total.div_(len(self._transforms))
 
-    def _logits(self, worker: Worker, pixels_BCHW: torch.Tensor, tiles: list[Tile]) -> torch.Tensor:
+    def _logits(self, worker: Worker, pixels_BCHW: torch.Tensor, tiles: Pass) -> torch.Tensor:
         low = self._dtype != torch.float32
         with torch.autocast(worker.device.type, self._dtype, enabled=low):
             try:
@@ -242,9 +270,7 @@ class Engine:
         self._check(logits_BKHW, pixels_BCHW, tiles)
         return logits_BKHW
 
-    def _check(
-        self, logits_BKHW: torch.Tensor, pixels_BCHW: torch.Tensor, tiles: list[Tile]
-    ) -> None:
+    def _check(self, logits_BKHW: torch.Tensor, pixels_BCHW: torch.Tensor, tiles: Pass) -> None:
         expected = (len(pixels_BCHW), len(self._card.classes), *pixels_BCHW.shape[2:])
         if tuple(logits_BKHW.shape) != expected:
             raise BundleError(
@@ -254,13 +280,13 @@ class Engine:
         # One sum tells that all is well, thirty times as fast as a look at every score.
         if math.isfinite(logits_BKHW.sum(dtype=torch.float32).item()):
             return
-        is_finite_B = torch.isfinite(logits_BKHW[: len(tiles)]).flatten(1).all(dim=1).tolist()
-        if not all(is_finite_B):
-            where: Window = tiles[is_finite_B.index(False)].window
-            raise BundleError(
-                f"network '{self._card.model}' must give finite scores, got NaN or infinity at "
-                f"{where}; try --precision fp32, or train the bundle again"
-            )
+        is_finite_B = torch.isfinite(logits_BKHW).flatten(1).all(dim=1).tolist()
+        for tile, is_finite in zip(tiles, is_finite_B, strict=True):
+            if tile is not None and not is_finite:
+                raise BundleError(
+                    f"network '{self._card.model}' must give finite scores, got NaN or infinity "
+                    f"at {tile.window}; try --precision fp32, or train the bundle again"
+                )
 
 
 def best_class(
@@ -290,16 +316,8 @@ def _spread(network: nn.Module, devices: Sequence[torch.device]) -> list[Worker]
     return [Worker(device, copies[device]) for device in devices]
 
 
-def _in_passes(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
-    """Group tiles of one shape, at most ``size`` in a group, in their order."""
-    group: list[Tile] = []
-    for tile in tiles:
-        if group and (len(group) == size or _shape(tile) != _shape(group[0])):
-            yield group
-            group = []
-        group.append(tile)
-    if group:
-        yield group
+def _no_tiles(count: int) -> Pass:
+    return [None] * count
 
 
 def _shape(tile: Tile) -> tuple[int, ...]:
