@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,17 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvmh.classes import NODATA_ID
-from cvmh.errors import CvmhError, OutputError
 from cvmh.files import write_complete
 from cvmh.geo.ground import Ground
 from cvmh.geo.mask import MaskWriter
-from cvmh.geo.output import SUFFIXES, check_name, check_output, explained
+from cvmh.geo.output import explained
 from cvmh.geo.raster import Raster
 from cvmh.geo.writer import GridWriter
 from cvmh.predict.blend import FULL_SCORE
-from cvmh.predict.identity import scene_moment
 from cvmh.predict.journal import Piece, Record
-from cvmh.predict.options import PredictOptions
 from cvmh.predict.prepare import Job
 from cvmh.progress import Progress
 
@@ -33,13 +30,6 @@ from cvmh.progress import Progress
 WAITING = 2
 # The most pixels a side of the picture's panels.
 PREVIEW_SIDE = 1024
-KEY_TAG = "CVMH_KEY"
-SUFFIX_OF = {
-    "scores": SUFFIXES,
-    "confidence": SUFFIXES,
-    "preview": (".png",),
-    "report": (".json",),
-}
 
 
 class Outputs:
@@ -189,85 +179,6 @@ class Outputs:
         with explained(path):
             folder.mkdir(exist_ok=True)
         return folder
-
-
-def check_outputs(mask: Path, options: PredictOptions) -> None:
-    """Refuse names of outputs that could not be written, before any work is done.
-
-    Raises:
-        OutputError: a name has the wrong suffix, its folder is missing, or two outputs are one.
-    """
-    check_name(mask)
-    outputs = options.outputs()
-    for name, path in outputs.items():
-        suffixes = SUFFIX_OF.get(name)
-        if suffixes is not None and path.suffix.lower() not in suffixes:
-            raise OutputError(f"--{name} must end in {' or '.join(suffixes)}, got {path}")
-        if name == "vectors":
-            from cvmh.geo.vectors import check_vectors
-
-            # Whether it may be replaced is asked with all the others, by refuse_existing.
-            check_vectors(path, overwrite=True)
-        if not path.parent.is_dir():
-            raise OutputError(f"the folder {path.parent} of {path.name} does not exist; create it")
-        if path.is_dir():
-            raise OutputError(f"--{name} {path} is a folder; name a file")
-    paths = output_paths(mask, options)
-    for path in paths:
-        if paths.count(path) > 1:
-            raise OutputError(f"two outputs would be the same file, {path}; give each its own name")
-
-
-def output_paths(mask: Path, options: PredictOptions) -> list[Path]:
-    """Return where all outputs will lie, whatever way they were named."""
-    return [path.resolve() for path in (mask, *options.outputs().values())]
-
-
-def is_done(job: Job, key: str) -> bool:
-    """Return whether ``resume`` was asked for and every output is there, of these settings."""
-    if not job.options.resume or not _is_made_with(job, key):
-        return False
-    return all(path.exists() for path in job.options.outputs().values())
-
-
-def refuse_existing(job: Job, key: str, *, allowed: Collection[str] = ()) -> None:
-    """Refuse to replace what is there, unless told, or unless it is to be made again.
-
-    Args:
-        job: what is predicted.
-        key: the digest of its settings.
-        allowed: paths that may be replaced whether that was told or not.
-
-    Raises:
-        OutputError: an output exists, or would replace a file of the scene.
-    """
-    check_output(job.output, job.raster, overwrite=True)
-    paths = {"mask": job.output, **job.options.outputs()}
-    sources = [source for source in job.raster.files if source.exists()]
-    for name, path in paths.items():
-        if path.exists() and any(source.samefile(path) for source in sources):
-            raise OutputError(f"{name} {path} would replace its own scene; choose another name")
-    if job.options.overwrite or (job.options.resume and _is_made_with(job, key)):
-        return
-    for name, path in paths.items():
-        if path.exists() and str(path.resolve()) not in allowed:
-            is_other = name == "mask" and job.options.resume
-            which = " and was made with other settings" if is_other else ""
-            raise OutputError(
-                f"{name} {path} exists{which}; choose another name or add --overwrite"
-            )
-
-
-def _is_made_with(job: Job, key: str) -> bool:
-    """Return whether the mask is there, of these settings, and no older than its scene."""
-    if not job.output.is_file() or job.output.stat().st_mtime_ns < scene_moment(job.raster):
-        return False
-    try:
-        with Raster(job.output) as mask:
-            return mask.tags.get(KEY_TAG) == key
-    except CvmhError:
-        # Something else of that name; whoever is asked to write it will refuse.
-        return False
 
 
 def write_vectors_of(job: Job, confidence: Path, progress: Progress) -> None:

@@ -15,18 +15,11 @@ from cvmh.errors import BundleError, ConfigError, OutputError, RasterError
 from cvmh.geo.tiling import Span
 from cvmh.models.bundle import Bundle
 from cvmh.predict.blend import ScoreBuffer
+from cvmh.predict.existing import check_outputs, is_done, output_paths, refuse_existing
 from cvmh.predict.identity import key_of, of_this_moment
 from cvmh.predict.journal import Journal, Record, folder_of
 from cvmh.predict.options import PredictOptions, Warn
-from cvmh.predict.outputs import (
-    Outputs,
-    check_outputs,
-    is_done,
-    output_paths,
-    refuse_existing,
-    write_preview,
-    write_vectors_of,
-)
+from cvmh.predict.outputs import Outputs, write_preview, write_vectors_of
 from cvmh.predict.plan import PASSES_AHEAD, ScenePlan
 from cvmh.predict.prepare import Job, prepared
 from cvmh.predict.read import SceneReader, Tile
