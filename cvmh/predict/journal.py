@@ -223,11 +223,15 @@ class Journal:
         return None
 
     def _begin(self, layout: Mapping[str, Any]) -> dict[str, Any]:
-        with self._explained():
-            os.ftruncate(self._file.fileno(), 0)
-            header = {"settings": self._settings, "layout": layout}
-            self._file.write(json.dumps(header).encode() + b"\n")
-            self._file.flush()
+        try:
+            with self._explained():
+                os.ftruncate(self._file.fileno(), 0)
+                header = {"settings": self._settings, "layout": layout}
+                self._file.write(json.dumps(header).encode() + b"\n")
+                self._file.flush()
+        except OutputError:
+            self.remove()
+            raise
         return dict(json.loads(json.dumps(layout)))
 
     def _scan(self) -> int:
@@ -270,10 +274,12 @@ class Journal:
             raise OutputError(self._why(error)) from error
 
     def _why(self, error: OSError) -> str:
-        return (
+        told = (
             f"{self._target} cannot be written ({error.strerror}); make room or choose another "
-            f"folder, then repeat with --resume: {len(self)} finished stripes are kept"
+            "folder"
         )
+        kept = f", then repeat with --resume: {len(self)} finished stripes are kept"
+        return told + kept if len(self) else told
 
 
 def folder_of(output: Path) -> Path:
