@@ -254,3 +254,54 @@ def test_a_full_disk_is_named_and_nothing_looks_finished(
     assert "mask.tif" not in visible()
     assert not list(tmp_path.glob("run*/best.safetensors"))
     assert not list(tmp_path.glob("run*/*.ckpt"))
+
+
+def test_a_prediction_goes_on_once_there_is_room_and_leaves_the_same_bytes(
+    make_scene, tiny_bundle, start_python, tmp_path
+):
+    """Limits from nothing to nearly enough; after each, the same command without one."""
+    make_scene(height=600, width=300)
+    predict = ["predict", "scene.tif", "-o", "mask.tif", "--checkpoint", str(tiny_bundle)]
+    predict += ["--tile", "64", "--scores", "scores.tif", "--progress", "off"]
+    unlimited = 1 << 40
+    cases = [(unlimited, predict)]
+    for limit in (0, 700, 3000, 20_000, 60_000, 120_000, 200_000):
+        cases += [(limit, predict), (unlimited, [*predict, "--resume"])]
+    stdout, stderr = start_python("-c", FULL_DISK, json.dumps(cases)).communicate(timeout=120)
+    outcomes = [json.loads(line) for line in stdout.splitlines()]
+    assert len(outcomes) == len(cases), stderr
+    truth, kept = outcomes[0][3], []
+    assert truth.keys() >= {"mask.tif", "scores.tif", "mask.tif.aux.xml", "mask.qml"}
+    for (limit, code, told, files), again in zip(outcomes[1::2], outcomes[2::2], strict=True):
+        assert code == 1 and "mask.tif" not in files, (limit, told)
+        last = told.splitlines()[-1]
+        assert last.startswith("cvmh: error: ") and "cannot be written" in last, (limit, told)
+        assert told.count("cvmh: error") == 1 and "unexpected" not in told, (limit, told)
+        assert again[1] == 0, again[2]
+        assert again[3] == truth, limit
+        kept.append(".mask.tif.part" in files)
+    # With hardly any room nothing is left behind; with some, what was finished is.
+    assert not kept[0] and kept[-1]
+
+
+# As above; after each command the digests of what lies in the folder, which a success clears.
+FULL_DISK = """
+import hashlib, json, resource, signal, sys
+from pathlib import Path
+from click.testing import CliRunner
+from cvmh.cli.main import cli
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+for limit, arguments in json.loads(sys.argv[1]):
+    unlimited = limit == 1 << 40
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard if unlimited else limit, hard))
+    result = CliRunner().invoke(cli, arguments)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    files = [path for path in Path().iterdir() if path.name != "scene.tif"]
+    found = {path.name: path.is_file() and hashlib.md5(path.read_bytes()).hexdigest()
+             for path in files}
+    print(json.dumps([limit, result.exit_code, result.stderr, found]), flush=True)
+    if result.exit_code == 0:
+        [path.unlink() for path in files]
+"""
