@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from cvmh.errors import OutputError
-from cvmh.files import write_complete
+from cvmh.files import lock, make_folder, write_complete
 
 
 def names_in(folder):
@@ -86,3 +86,27 @@ def test_a_folder_is_not_replaced_by_a_file(tmp_path):
     with pytest.raises(OutputError):
         write_complete(tmp_path / "a", "x")
     assert names_in(tmp_path) == ["a"]
+
+
+def test_a_locked_file_is_free_again_when_it_is_closed_or_its_process_ends(tmp_path, start_python):
+    path = tmp_path / "a"
+    with path.open("a+b") as mine, path.open("a+b") as other:
+        assert lock(mine)
+        assert not lock(other)
+    code = "from pathlib import Path; from cvmh.files import lock; file = Path('a').open('a+b');"
+    process = start_python("-c", code + "print(lock(file), flush=True); input()")
+    assert process.stdout.readline() == "True\n"
+    with path.open("a+b") as mine:
+        assert not lock(mine)
+        process.kill()
+        process.wait(timeout=60)
+        assert lock(mine)
+
+
+def test_folders_are_made_with_those_above_them_unless_a_file_is_in_the_way(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=r"folder .*b cannot be made \(Not a directory\)"):
+        make_folder(tmp_path / "file" / "b")

@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 
 from cvmh import memory
@@ -41,3 +42,24 @@ def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     monkeypatch.setattr(memory.ctypes, "CDLL", None)
     memory.keep_freed_memory()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="read from /proc")
+def test_memory_is_told_as_it_is_held_and_its_peak_until_it_is_forgotten():
+    before = memory.resident()
+    block = np.ones(64 << 20, dtype="uint8")
+    held = memory.resident() - before
+    assert 60 << 20 < held < 80 << 20
+    assert memory.peak_resident() >= memory.resident()
+    peak = memory.peak_resident()
+    del block
+    memory.forget_peak()
+    assert memory.peak_resident() < peak - (40 << 20)
+    assert memory.available() > 1 << 20
+
+
+def test_a_system_that_tells_nothing_is_not_asked_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "Path", lambda name: tmp_path / "none")
+    assert memory.resident() == 0
+    assert memory.available() is None
+    assert memory.peak_resident() > 0

@@ -1,5 +1,6 @@
 """Which outputs may be written: their names, what is there already, and what need not be made."""
 
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -84,6 +85,21 @@ def refuse_existing(job: Job, key: str, *, allowed: Collection[str] = ()) -> Non
             raise OutputError(
                 f"{name} {path} exists{which}; choose another name or add --overwrite"
             )
+
+
+def try_folders(outputs: Collection[Path]) -> None:
+    """Write a nameless file into the folder of each output, so that none fails after the work.
+
+    Raises:
+        OutputError: a folder cannot be written.
+    """
+    for path in {path.parent.resolve(): path for path in outputs}.values():
+        try:
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise OutputError(
+                f"{path} cannot be written ({error.strerror}); choose another folder"
+            ) from error
 
 
 def _is_made_with(job: Job, key: str) -> bool:

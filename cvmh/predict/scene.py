@@ -15,7 +15,13 @@ from cvmh.errors import BundleError, ConfigError, OutputError, RasterError
 from cvmh.geo.tiling import Span
 from cvmh.models.bundle import Bundle
 from cvmh.predict.blend import ScoreBuffer
-from cvmh.predict.existing import check_outputs, is_done, output_paths, refuse_existing
+from cvmh.predict.existing import (
+    check_outputs,
+    is_done,
+    output_paths,
+    refuse_existing,
+    try_folders,
+)
 from cvmh.predict.identity import key_of, of_this_moment
 from cvmh.predict.journal import Journal, Record, folder_of
 from cvmh.predict.options import PredictOptions, Warn
@@ -78,6 +84,7 @@ def predict_raster(
             kept = len(journal)
             # What the stopped call was allowed to write may be there, complete already.
             refuse_existing(job, key, allowed=journal.layout["outputs"] if kept else ())
+            try_folders(chosen.outputs().values())
             with _explained(journal, job):
                 clock, areas = _predict(job, journal, key, progress or silent)
             seconds = time.perf_counter() - started

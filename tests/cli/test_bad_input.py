@@ -1,6 +1,7 @@
 """What users hand in by mistake: one clear line on stderr, exit code 1, and no output."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +139,61 @@ def test_an_option_that_does_not_fit_is_named(
     outcome = cvmh("predict", "scene.tif", "-o", "m.tif", "--checkpoint", tiny_bundle, *option)
     check(outcome, sentence)
     assert visible() == {"scene.tif"}
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder nobody may write")
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-o", "mask.tif", "--scores", "/proc/self/scores.tif"),
+        ("-o", "mask.tif", "--preview", "/proc/self/picture.png"),
+        ("-o", "mask.tif", "--vectors", "/proc/self/polygons.fgb"),
+        ("-o", "mask.tif", "--report", "/proc/self/report.json"),
+    ],
+    ids=lambda options: options[-2],
+)
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(
+    cvmh, make_scene, tiny_bundle, visible, tmp_path, options
+):
+    make_scene()
+    outcome = cvmh("predict", "scene.tif", *options, "--checkpoint", tiny_bundle)
+    check(outcome, Path(options[-1]).name)
+    assert "cannot be written" in outcome.stderr
+    assert visible() == {"scene.tif"}
+    assert not list(tmp_path.glob(".*"))
+
+
+AREA = (
+    '{"type":"FeatureCollection","features":[{"type":"Feature","properties":{},'
+    '"geometry":{"type":"Polygon","coordinates":[[[0,0],[1,0],[1,1],[0,0]]]}}]}'
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--max-memory", "1M"), "use --max-memory"),
+        (("--aoi", "area.geojson"), "area.geojson"),
+        (("--aoi", "none.gpkg"), "none.gpkg"),
+        (("--aoi", "scene.tif"), "scene.tif"),
+        (("--nodata", "-9999"), "nodata -9999 cannot be a pixel of scene.tif"),
+        (("--vectors", "polygons.shp"), "polygons.shp"),
+        (("--scores", "mask.tif"), "two outputs would be the same file"),
+        (("--device", "cpu,cuda"), "cuda"),
+    ],
+    ids=" ".join,
+)
+def test_what_does_not_fit_the_scene_or_the_network_is_one_sentence_and_nothing_is_left(
+    cvmh, make_scene, tiny_bundle, visible, tmp_path, options, sentence
+):
+    make_scene(height=100, width=100)
+    (tmp_path / "area.geojson").write_text(AREA)
+    outcome = cvmh(
+        *("predict", "scene.tif", "-o", "mask.tif", "--checkpoint", tiny_bundle, *options)
+    )
+    check(outcome, sentence)
+    assert visible() == {"scene.tif", "area.geojson"}
+    assert not list(tmp_path.glob(".*"))
 
 
 def smaller_label(root):
