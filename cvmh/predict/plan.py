@@ -22,6 +22,8 @@ ID_BYTES, SCORE_BYTES, COPIES = 0.1, 0.6, 3.3
 SECONDS_A_PIXEL = 30e-9
 # What the writer of an output holds: its rows of blocks, as they come and as they go.
 BLOCK_ROWS = 512
+# A suggested limit must do the next time too, when the network and Python are measured anew.
+HEADROOM = 1.15
 # What Python, threads and small things take beside the arrays that are counted here.
 SLACK = 64 << 20
 
@@ -143,7 +145,7 @@ def split_scene(
         raise ConfigError(
             f"{raster.path} with tiles of {plan.tile_height} x {tile_width} pixels needs "
             f"{_mib(need)} of memory at least, but --max-memory allows {_mib(limit)}; "
-            f"use --max-memory {need // 2**20 + 1}M, or a smaller --tile"
+            f"use --max-memory {int(need * HEADROOM) // 2**20 + 1}M, or a smaller --tile"
         )
     spans = split_columns(plan.width, widest=widest, align=raster.block_shape[1])
     return spans, memory(max(span.end - span.first for span in spans) + beside)
