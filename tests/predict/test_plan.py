@@ -49,11 +49,11 @@ def test_memory_grows_with_the_width_and_the_planes_but_not_with_the_height(make
 
 @pytest.fixture
 def wide(tmp_path):
-    """Return a scene of ten thousand columns."""
+    """Return a scene of thirty thousand columns."""
     path = tmp_path / "wide.tif"
-    profile = {"height": 400, "width": 10_000, "count": 3, "dtype": "uint8", "tiled": True}
+    profile = {"height": 300, "width": 30_000, "count": 3, "dtype": "uint8", "tiled": True}
     profile |= {"blockxsize": 256, "blockysize": 256, "photometric": "RGB", "compress": "deflate"}
-    values = np.random.default_rng(0).integers(1, 9, (3, 400, 10_000), "uint8")
+    values = np.random.default_rng(0).integers(1, 9, (3, 300, 30_000), "uint8")
     with rasterio.open(path, "w", driver="GTiff", **profile, **UTM) as dataset:
         dataset.write(values)
     return path
