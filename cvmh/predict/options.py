@@ -1,5 +1,6 @@
 """The options of a prediction, in one place for the library and the command line."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,9 +79,9 @@ class PredictOptions:
             raise ConfigError(
                 f"the type of scores must be {' or '.join(SCORE_TYPES)}, got '{self.scores_type}'"
             )
-        if self.min_area < 0 or self.simplify < 0:
+        if not (0 <= self.min_area < math.inf and 0 <= self.simplify < math.inf):
             raise ConfigError(
-                "the smallest area and the simplification must not be negative, "
+                "the smallest area and the simplification must be numbers from 0 up, "
                 f"got {self.min_area:g} m2 and {self.simplify:g} pixels"
             )
 

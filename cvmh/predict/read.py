@@ -60,11 +60,14 @@ class SceneReader:
         )
         self._is_valid = np.zeros((self._ring_rows, width), dtype=bool)
         self._next_row: int | None = None
+        self._is_closed = False
         self._wanted: dict[int, tuple[int, ...]] = {}
         self.seconds = 0.0
 
     def tiles(self, first: int) -> Iterator[Tile]:
         """Yield the tiles that hold data, stripe by stripe, from the ``first`` stripe on.
+
+        They end early where another thread closes the reader.
 
         Raises:
             RasterError: the scene is damaged.
@@ -76,6 +79,8 @@ class SceneReader:
             if columns:
                 self._load(stripe)
             for column in columns:
+                if self._is_closed:
+                    return
                 tile = self._cut(stripe, column)
                 if tile is not None:
                     self.seconds += time.perf_counter() - started
@@ -83,6 +88,10 @@ class SceneReader:
                     started = time.perf_counter()
             self.seconds += time.perf_counter() - started
             self._wanted.pop(index, None)
+
+    def close(self) -> None:
+        """End the reading after the piece that is being read, though no tile may be in sight."""
+        self._is_closed = True
 
     def _columns_of(self, index: int) -> tuple[int, ...]:
         """Return where the tiles of a stripe begin that may hold data."""
@@ -102,6 +111,8 @@ class SceneReader:
         while self._next_row < stripe.end_row:
             end = min(self._next_row + self._chunk, self._plan.height)
             for span in self._needed(self._next_row, end, stripe.index):
+                if self._is_closed:
+                    return
                 rows, columns = end - self._next_row, span.end - span.first
                 self._read(Window(self._next_row, span.first, rows, columns))
             self._next_row = end

@@ -174,7 +174,8 @@ def _stripes(
 
     # Stripes that are finished, but reach into the first that is not, are computed again.
     current = plan.first_touching(done)
-    tiles = ahead(reader.tiles(current), depth=PASSES_AHEAD * job.engine.tiles_a_pass)
+    depth = PASSES_AHEAD * job.engine.tiles_a_pass
+    tiles = ahead(reader.tiles(current), depth=depth, stop=reader.close)
     with contextlib.closing(tiles):
         for scored in job.engine.run(tiles):
             while current < scored.tile.stripe:

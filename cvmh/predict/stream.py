@@ -1,7 +1,7 @@
 """Work that runs ahead in a thread of its own."""
 
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from queue import Empty, Full, Queue
 from typing import Any, TypeVar
 
@@ -10,11 +10,14 @@ T = TypeVar("T")
 PATIENCE = 0.1
 
 
-def ahead(items: Iterable[T], *, depth: int) -> Generator[T, None, None]:
+def ahead(
+    items: Iterable[T], *, depth: int, stop: Callable[[], None] | None = None
+) -> Generator[T, None, None]:
     """Yield items that a thread takes from an iterable, up to ``depth`` of them in advance.
 
     An error in the iterable is raised here, after the items before it. When the generator is
-    closed, the thread ends with the item that it is at.
+    closed, the thread ends with the item that it is at; ``stop`` is called first, so that an
+    iterable that seeks long for its next item can give up.
     """
     queue: Queue[Any] = Queue(maxsize=depth)
     stopped = threading.Event()
@@ -54,4 +57,6 @@ def ahead(items: Iterable[T], *, depth: int) -> Generator[T, None, None]:
             yield item
     finally:
         stopped.set()
+        if stop is not None:
+            stop()
         thread.join()
