@@ -10,6 +10,8 @@ TRIM_THRESHOLD, MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD = -1, -3, 32 << 20
 KEPT = 1 << 30
 # Linux forgets the peak of a process when this is written there; see proc(5).
 CLEAR_REFS, RESET_PEAK = Path("/proc/self/clear_refs"), "5"
+# Where Linux tells of the control group of the process, if it is in a container.
+GROUP = Path("/sys/fs/cgroup")
 
 
 def keep_freed_memory() -> None:
@@ -71,10 +73,12 @@ def available() -> int | None:
 def _limits_of_container() -> list[int]:
     """Return what control groups leave to the process, beside a number that limits nothing."""
     limits = [sys.maxsize]
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):
-        most = int((group / "memory.max").read_text())
-        limits.append(most - int((group / "memory.current").read_text()))
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        most = int((GROUP / "memory.max").read_text())
+        used = int((GROUP / "memory.current").read_text())
+        counts = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
+        # Files that were read stay in memory and count as used, until someone needs the room.
+        limits.append(most - used + int(counts["inactive_file"]))
     return limits
 
 

@@ -15,7 +15,9 @@ from cvmh.models.bundle import Bundle, versions
 def scene_identity(raster: Raster) -> dict[str, Any]:
     """Return what tells a scene from another: its facts, and the sizes of its files."""
     sizes = {path.name: path.stat().st_size for path in raster.files if path.is_file()}
-    return {"name": Path(raster.path).name, "shape": list(raster.shape), "files": sizes}
+    # A file may be moved; of a scene elsewhere only its whole address tells it from others.
+    name = Path(raster.path).name if raster.is_local else raster.path
+    return {"name": name, "shape": list(raster.shape), "files": sizes}
 
 
 def scene_moment(raster: Raster) -> int:

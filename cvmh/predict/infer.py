@@ -151,9 +151,10 @@ class Engine:
 
     def limit_workers(self, most: int) -> None:
         """Let at most so many passes run at a time."""
-        for _ in range(len(self._workers) - most):
-            self._workers.pop()
-            self._idle.get()
+        del self._workers[most:]
+        self._idle = SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
 
     def measure(self, plan: TilePlan, num_bands: int) -> tuple[int, float]:
         """Return the bytes of main memory and the seconds that one pass takes, tried with zeros.
@@ -262,7 +263,8 @@ class Engine:
             try:
                 logits_BKHW = worker.network(pixels_BCHW)
             except torch.OutOfMemoryError as error:
-                raise BundleError(
+                # No fault of the bundle: what is finished is of use with a smaller batch.
+                raise ConfigError(
                     f"{worker.device} has too little memory for {len(pixels_BCHW)} tiles of "
                     f"{tuple(pixels_BCHW.shape[2:])} at a time; use a smaller --batch or --tile"
                 ) from error

@@ -7,9 +7,15 @@ import time
 import numpy as np
 import pytest
 
+import torch
+
+from cvmh import memory
 from cvmh.errors import ConfigError
 from cvmh.geo.raster import Raster
+from cvmh.geo.tiling import plan_tiles
 from cvmh.predict import predict_raster
+from cvmh.predict.identity import scene_identity
+from cvmh.predict.infer import Engine, Worker
 
 
 def test_a_stop_is_heard_while_nothing_but_empty_pixels_are_read(
@@ -45,3 +51,73 @@ def test_numbers_that_polygons_cannot_be_made_with_are_refused_before_the_work(
     with pytest.raises(ConfigError, match=f"must be numbers from 0 up, got .*{value:g}"):
         predict_raster(scene, tmp_path / "mask.tif", make_bundle(), **vectors)
     assert {path.name for path in tmp_path.iterdir()} == {"scene.tif"}
+
+
+class OnceTooLarge(torch.nn.Module):
+    """Sees each pixel alone; the device is full at its third pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 6, 1)
+        self.passes = 0
+
+    def forward(self, x):
+        self.passes += 1
+        if self.passes == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.layer(x)
+
+
+def test_a_full_device_costs_no_finished_work(
+    make_bundle, make_scene, noise, read_mask, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("cvmh.predict.infer.PIXELS_IN_CACHE", 64 * 64)
+    scene, mask = make_scene(noise(3, 512, 64)), tmp_path / "mask.tif"
+    bundle = make_bundle(network=OnceTooLarge())
+    with pytest.raises(ConfigError, match="too little memory .* use a smaller --batch"):
+        predict_raster(scene, mask, bundle, overlap=0)
+    assert predict_raster(scene, mask, bundle, overlap=0, batch=1).stripes_kept > 0
+    whole = predict_raster(scene, tmp_path / "whole.tif", bundle, overlap=0)
+    assert whole.stripes_kept == 0
+    np.testing.assert_array_equal(read_mask(mask), read_mask(whole.output))
+
+
+def test_the_workers_that_are_left_by_a_limit_are_those_that_are_told_of(make_bundle):
+    bundle = make_bundle()
+    plan = plan_tiles(512, 512, tile=64, overlap=0)
+    engine = Engine(bundle, plan, batch=1, device="cpu", precision="fp32", cores=1)
+    # As on a machine with two GPUs.
+    engine._workers = [Worker(torch.device("cuda", n), bundle.network) for n in (0, 1)]
+    engine.limit_workers(1)
+    assert engine.devices == (torch.device("cuda", 0),)
+    assert engine._idle.get_nowait().device == torch.device("cuda", 0)
+    assert engine._idle.empty()
+
+
+def test_files_in_memory_do_not_count_against_a_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "GROUP", tmp_path)
+    free = memory.available()
+    for name, text in {
+        "memory.max": "1000000\n",
+        "memory.current": "990000\n",
+        "memory.stat": "anon 300000\nfile 690000\ninactive_file 600000\nactive_file 90000\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    assert memory.available() == 610_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available() > min(free, 1 << 30) / 2
+
+
+def test_scenes_of_one_name_at_two_addresses_are_two_scenes(make_scene, noise, tmp_path):
+    (tmp_path / "monday").mkdir()
+    (tmp_path / "tuesday").mkdir()
+    for day in ("monday", "tuesday"):
+        make_scene(noise(1, 8, 8), name=f"{day}/scene.tif")
+    identities = []
+    for day in ("monday", "tuesday"):
+        # GDAL's name for a file behind a layer of its own, as the addresses of a network are.
+        with Raster(f"/vsisubfile/0,{tmp_path}/{day}/scene.tif") as far:
+            with Raster(tmp_path / day / "scene.tif") as near:
+                identities.append((scene_identity(far), scene_identity(near)))
+    assert identities[0][0] != identities[1][0]
+    assert identities[0][1] == identities[1][1]
