@@ -164,20 +164,25 @@ def memory_of(
     """Return the bytes that the process will hold while it predicts ``cover`` columns at a time."""
     tile_area = plan.tile_height * max(plan.tile_widths)
     itemsize = raster.itemsize(bands)
-    read = ring_rows(plan, chunk_rows(raster)) * cover * (len(bands) * itemsize + 1)
+    chunk, (block_height, block_width) = chunk_rows(raster), raster.block_shape
+    per_pixel = len(bands) * itemsize + 1
+    read = ring_rows(plan, chunk) * cover * per_pixel
+    # What is read at a time is at least as wide as a block, and GDAL decodes whole blocks.
+    piece = max(2 * PIECE_BYTES, chunk * min(block_width, plan.width) * per_pixel)
+    block = block_height * block_width * raster.num_bands * itemsize
     blend = plan.tile_height * cover * (4 * num_classes + 2)
     kept = 1 + planes.confidence + num_classes * {None: 0, "uint8": 1, "float16": 2}[planes.scores]
     # A finished stripe: its planes, packed, and a few of them on their way to the writer.
     stripe = 4 * plan.tile_height * cover * kept
     # float16 scores are handed to GDAL as float32.
     widest_plane = 4 * num_classes if planes.scores == "float16" else num_classes
-    per_pixel = 1 + planes.confidence + (widest_plane if planes.scores else 0)
-    write = 2 * BLOCK_ROWS * plan.width * per_pixel
+    written = 1 + planes.confidence + (widest_plane if planes.scores else 0)
+    write = 2 * BLOCK_ROWS * plan.width * written
     under_way = PASSES_AHEAD + (PASSES_UNDER_WAY + 1) * network.workers
     waiting = under_way * network.tiles_a_pass * tile_area
     tiles = waiting * (4 * len(bands) + 1) + waiting * (4 * num_classes + 1)
     passes = network.workers * network.bytes_a_pass
-    fixed = network.resident + passes + GDAL_CACHE + 2 * PIECE_BYTES + SLACK
+    fixed = network.resident + passes + GDAL_CACHE + block + piece + SLACK
     return fixed + read + blend + stripe + write + tiles
 
 

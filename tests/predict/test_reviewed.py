@@ -6,14 +6,13 @@ import time
 
 import numpy as np
 import pytest
-
 import torch
 
 from cvmh import memory
 from cvmh.errors import ConfigError
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import plan_tiles
-from cvmh.predict import predict_raster
+from cvmh.predict import plan_prediction, predict_raster
 from cvmh.predict.identity import scene_identity
 from cvmh.predict.infer import Engine, Worker
 
@@ -74,7 +73,7 @@ def test_a_full_device_costs_no_finished_work(
     monkeypatch.setattr("cvmh.predict.infer.PIXELS_IN_CACHE", 64 * 64)
     scene, mask = make_scene(noise(3, 512, 64)), tmp_path / "mask.tif"
     bundle = make_bundle(network=OnceTooLarge())
-    with pytest.raises(ConfigError, match="too little memory .* use a smaller --batch"):
+    with pytest.raises(ConfigError, match=r"too little memory .* use a smaller --batch"):
         predict_raster(scene, mask, bundle, overlap=0)
     assert predict_raster(scene, mask, bundle, overlap=0, batch=1).stripes_kept > 0
     whole = predict_raster(scene, tmp_path / "whole.tif", bundle, overlap=0)
@@ -121,3 +120,13 @@ def test_scenes_of_one_name_at_two_addresses_are_two_scenes(make_scene, noise, t
                 identities.append((scene_identity(far), scene_identity(near)))
     assert identities[0][0] != identities[1][0]
     assert identities[0][1] == identities[1][1]
+
+
+def test_a_plan_counts_the_blocks_of_a_file_that_are_decoded_whole(make_bundle, make_scene, noise):
+    array, planned = noise(3, 2048, 4096, dtype="uint16"), {}
+    for rows in (1, 2048):
+        scene = make_scene(array, name=f"{rows}.tif", blockysize=rows, compress="lzw")
+        bundle = make_bundle(dtype="uint16")
+        planned[rows] = plan_prediction(scene, scene.with_name("mask.tif"), bundle).memory
+    # The rows that are kept and read at a time grow too.
+    assert planned[2048] - planned[1] > 0.8 * array.nbytes
