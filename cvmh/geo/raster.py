@@ -23,6 +23,14 @@ from cvmh.geo.tiling import Window
 # Colour interpretations that say nothing about what a band shows; alpha is judged in validity.py.
 NAMELESS = {ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette, ColorInterp.alpha}
 
+# A server that does not answer for half a minute is tried three times more, then given up.
+PATIENCE = {
+    "GDAL_HTTP_CONNECTTIMEOUT": 30,
+    "GDAL_HTTP_LOW_SPEED_TIME": 30,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 1,
+}
 # Bytes of decoded blocks that GDAL may keep, whatever the machine has: each is needed only once.
 GDAL_CACHE = 64 << 20
 
@@ -246,8 +254,12 @@ class Raster:
 
 @contextmanager
 def bounded_cache() -> Iterator[None]:
-    """Keep GDAL's cache of blocks, of all rasters together, within :data:`GDAL_CACHE`."""
-    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
+    """Keep GDAL's cache of blocks, of all rasters together, within :data:`GDAL_CACHE`.
+
+    Servers are given up when they do not answer; what the environment says of that counts more.
+    """
+    patience = {name: value for name, value in PATIENCE.items() if name not in os.environ}
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE, **patience):
         yield
 
 

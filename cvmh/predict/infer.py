@@ -268,6 +268,15 @@ class Engine:
                     f"{worker.device} has too little memory for {len(pixels_BCHW)} tiles of "
                     f"{tuple(pixels_BCHW.shape[2:])} at a time; use a smaller --batch or --tile"
                 ) from error
+            except (RuntimeError, ValueError) as error:
+                size = tuple(pixels_BCHW.shape[2:])
+                if size == (self._card.tile, self._card.tile):
+                    raise
+                reason = str(error).strip().partition("\n")[0]
+                raise BundleError(
+                    f"network '{self._card.model}' does not take tiles of {size[0]} x {size[1]} "
+                    f"pixels ({reason}); it was trained with --tile {self._card.tile}"
+                ) from error
         self._check(logits_BKHW, pixels_BCHW, tiles)
         return logits_BKHW
 

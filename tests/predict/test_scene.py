@@ -340,3 +340,19 @@ def test_bfloat16_runs_on_the_cpu_too(make_bundle, make_scene, noise, read_mask,
     # Eight bits of mantissa move the few pixels where two classes are nearly even.
     agreement = (read_mask(tmp_path / "mask.tif") == expected_mask(bundle, array)).mean()
     assert agreement > 0.97
+
+
+def test_a_tile_that_the_network_does_not_take_is_named(make_bundle, make_scene, noise, tmp_path):
+    class Picky(torch.nn.Conv2d):
+        def forward(self, x):
+            if x.shape[2] % 32:
+                raise RuntimeError("must be a multiple of 32\nmore words")
+            return super().forward(x)
+
+    scene = make_scene(noise(3, 100, 100))
+    bundle = make_bundle(network=Picky(3, 6, 1))
+    sentence = r"does not take tiles of 50 x 50 pixels \(must be a multiple of 32\); .* --tile 64"
+    with pytest.raises(BundleError, match=sentence):
+        predict_raster(scene, tmp_path / "mask.tif", bundle, tile=50)
+    assert list(tmp_path.iterdir()) == [scene]
+    predict_raster(scene, tmp_path / "mask.tif", bundle, tile=96)
