@@ -59,7 +59,7 @@ class Job:
         return self.bundle.card
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that the outputs depend on, JSON."""
+        """Return everything that the mask depends on, JSON."""
         options = self.options
         return {
             "scene": scene_identity(self.raster),
@@ -73,17 +73,7 @@ class Job:
             "nodata": None if options.nodata is None else repr(options.nodata),
             "aoi": None if options.aoi is None else file_identity(options.aoi),
             "resampled": self.plan.is_resampled,
-        } | self._settings_beside()
-
-    def _settings_beside(self) -> dict[str, Any]:
-        """Return what the outputs beside the mask depend on, where they are asked for."""
-        options = self.options
-        beside: dict[str, Any] = {}
-        if options.scores is not None:
-            beside["scores type"] = options.scores_type
-        if options.vectors is not None:
-            beside |= {"smallest area": options.min_area, "simplify": options.simplify}
-        return beside
+        }
 
 
 @contextmanager
