@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cvmh.cli.progress import shown
-from cvmh.cli.scenes import find_masks, find_scenes, in_standing_folder, place_beside
+from cvmh.cli.scenes import (
+    STEM,
+    find_masks,
+    find_scenes,
+    in_standing_folder,
+    names_folder,
+    place_beside,
+)
 from cvmh.cli.sizes import MemorySize
 from cvmh.cli.verb import PATH, Verb, command_line, newest_bundle
 from cvmh.errors import CvmhError
@@ -218,12 +225,14 @@ def command(
             "report": report,
         },
     )
+    # A pattern of the shell or a list may mean but one scene.
+    makes_folders = len(found) > 1 or STEM in output or names_folder(output)
     bundle_path = checkpoint or newest_bundle()
     if dry_run:
-        predict_one = _planner(bundle_path, as_json, is_one_of_several=len(found) > 1)
+        predict_one = _planner(bundle_path, as_json, makes_folders=makes_folders)
     else:
         predict_one = _predictor(bundle_path, progress)
-    if len(found) > 1 and not dry_run:
+    if makes_folders and not dry_run:
         _make_folders(masks, beside)
     failed = 0
     for scene, mask, others in zip(found, masks, beside, strict=True):
@@ -265,14 +274,14 @@ def _predictor(bundle_path: Path, progress: str) -> Predict:
     return predict
 
 
-def _planner(bundle_path: Path, as_json: bool, *, is_one_of_several: bool) -> Predict:
+def _planner(bundle_path: Path, as_json: bool, *, makes_folders: bool) -> Predict:
     from cvmh.models.bundle import load_bundle
     from cvmh.predict import plan_prediction
 
     bundle = load_bundle(bundle_path)
 
     def plan(scene: str, mask: Path, options: dict[str, Any]) -> None:
-        if is_one_of_several:
+        if makes_folders:
             # Their folders would be made, which a dry run does not.
             mask = in_standing_folder(mask)
             for name in BESIDE:

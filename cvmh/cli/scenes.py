@@ -1,6 +1,7 @@
 """Which scenes a command means, and which outputs belong to each."""
 
 import glob
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def find_masks(scenes: Sequence[str], output: str, suffixes: tuple[str, ...]) ->
     names_mask = Path(output).suffix.lower() in suffixes
     if STEM in output:
         masks = [Path(output.replace(STEM, stem_of(scene))) for scene in scenes]
-    elif Path(output).is_dir() or (len(scenes) > 1 and not names_mask):
+    elif names_folder(output) or (len(scenes) > 1 and not names_mask):
         masks = [Path(output) / f"{stem_of(scene)}.tif" for scene in scenes]
     elif len(scenes) > 1:
         raise click.UsageError(
@@ -92,6 +93,11 @@ def find_masks(scenes: Sequence[str], output: str, suffixes: tuple[str, ...]) ->
     if len(set(masks)) < len(masks):
         raise click.UsageError("two scenes have the same name, so their masks would be one file")
     return masks
+
+
+def names_folder(output: str) -> bool:
+    """Return whether an output names a folder, which may not be there yet, whatever the scenes."""
+    return Path(output).is_dir() or output.endswith(("/", os.sep))
 
 
 def in_standing_folder(path: Path) -> Path:
