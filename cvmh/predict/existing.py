@@ -68,7 +68,7 @@ def refuse_existing(job: Job, key: str, *, allowed: Collection[str] = ()) -> Non
         allowed: paths that may be replaced whether that was told or not.
 
     Raises:
-        OutputError: an output exists, or would replace a file of the scene.
+        OutputError: an output exists, or would replace a file of the scene or the area of interest.
     """
     check_output(job.output, job.raster, overwrite=True)
     paths = {"mask": job.output, **job.options.outputs()}
@@ -76,6 +76,9 @@ def refuse_existing(job: Job, key: str, *, allowed: Collection[str] = ()) -> Non
     for name, path in paths.items():
         if path.exists() and any(source.samefile(path) for source in sources):
             raise OutputError(f"{name} {path} would replace its own scene; choose another name")
+        aoi = job.options.aoi
+        if aoi is not None and path.exists() and Path(aoi).exists() and path.samefile(aoi):
+            raise OutputError(f"{name} {path} would replace the --aoi; choose another name")
     if job.options.overwrite or (job.options.resume and _is_made_with(job, key)):
         return
     for name, path in paths.items():

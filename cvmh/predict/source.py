@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cvmh.errors import RasterError
 from cvmh.geo.bands import match_bands
 from cvmh.geo.coverage import find_coverage
 from cvmh.geo.raster import Raster
@@ -22,6 +23,10 @@ from cvmh.predict.checks import check_card, check_values, compare_gsd, compare_n
 from cvmh.predict.options import PredictOptions, Warn
 
 logger = logging.getLogger("cvmh")
+
+# Resampled scenes must give a tile as many pixels a side: of fewer, a network sees but a blur, and
+# takes days, since each of their pixels becomes thousands.
+FEWEST_PIXELS = 8
 
 # How many (rows, columns) of the scene one pixel of the network's input stands for, at a row.
 Magnify = Callable[[float], tuple[float, float]]
@@ -137,6 +142,13 @@ def _find_magnification(
         return None
     georeference, column, target = raster.georeference, raster.width / 2, card.gsd
     assert target is not None, "pixels that are far from those of training have a known size"
+    tile = options.tile or card.tile
+    if raster.gsd is not None and tile * target < FEWEST_PIXELS * raster.gsd:
+        raise RasterError(
+            f"{raster.path} has pixels of {raster.gsd:.3g} m, of which a tile of {tile} pixels of "
+            f"{target:.3g} m, as in training, shows fewer than {FEWEST_PIXELS} a side; use "
+            "--no-resample to predict it all the same, or a bundle for such pixels"
+        )
     logger.info(
         "%s has pixels of %.3g m; the network sees them resampled to the %.3g m of training",
         raster.path,

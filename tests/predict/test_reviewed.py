@@ -1,15 +1,17 @@
 """What a reader of the whole prediction found: each was wrong once, or might have been."""
 
 import _thread
+import json
 import threading
 import time
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 from cvmh import memory
-from cvmh.errors import ConfigError
+from cvmh.errors import ConfigError, OutputError, RasterError
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import plan_tiles
 from cvmh.predict import plan_prediction, predict_raster
@@ -130,3 +132,31 @@ def test_a_plan_counts_the_blocks_of_a_file_that_are_decoded_whole(make_bundle, 
         planned[rows] = plan_prediction(scene, scene.with_name("mask.tif"), bundle).memory
     # The rows that are kept and read at a time grow too.
     assert planned[2048] - planned[1] > 0.8 * array.nbytes
+
+
+def test_no_output_takes_the_place_of_the_area_of_interest(
+    make_bundle, make_scene, noise, tmp_path
+):
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5.4e6)}
+    scene, area = make_scene(noise(3, 64, 64), **place), tmp_path / "area.geojson"
+    corners = [[500_100, 5_399_900], [500_400, 5_399_900], [500_400, 5_399_500]]
+    polygon = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    feature = {"type": "Feature", "properties": {}, "geometry": polygon}
+    area.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]}))
+    before = area.read_bytes()
+    with pytest.raises(OutputError, match=r"area.geojson would replace the --aoi"):
+        predict_raster(
+            scene, tmp_path / "m.tif", make_bundle(), aoi=area, vectors=area, overwrite=True
+        )
+    assert area.read_bytes() == before
+
+
+def test_pixels_so_large_that_a_tile_shows_but_a_few_are_refused(
+    make_bundle, make_scene, noise, tmp_path
+):
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(300, 0, 5e5, 0, -300, 5.4e6)}
+    scene, mask = make_scene(noise(3, 64, 64), **place), tmp_path / "m.tif"
+    with pytest.raises(RasterError, match=r"pixels of 300 m, .* fewer than 8 a side; use --no-res"):
+        predict_raster(scene, mask, make_bundle(gsd=30.0))
+    assert predict_raster(scene, mask, make_bundle(gsd=40.0)).plan["tile"] == 64
