@@ -33,6 +33,8 @@ from cvmh.predict.read import Tile
 
 # A pass on the CPU takes about so many pixels: more do not fit its cache, fewer cost more calls.
 PIXELS_IN_CACHE = 1 << 17
+# Networks pad smaller tiles, which then take as much memory as one of so many pixels.
+FEWEST_PIXELS = 32 * 32
 # Passes a worker that are computed or wait to be fetched, in their order.
 PASSES_UNDER_WAY = 2
 
@@ -104,7 +106,7 @@ class Engine:
         stripe = plan.stripe(0)
         pixels = stripe.input_height * stripe.input_width
         on_cpu = devices[0].type == "cpu"
-        most = max(1, PIXELS_IN_CACHE // pixels) if on_cpu else batch
+        most = max(1, PIXELS_IN_CACHE // max(pixels, FEWEST_PIXELS)) if on_cpu else batch
         # As few passes as that takes, and little padding in the last.
         self.tiles_a_pass = -(-plan.num_tiles // -(-plan.num_tiles // most))
         passes = -(-plan.num_tiles // self.tiles_a_pass)

@@ -160,3 +160,9 @@ def test_pixels_so_large_that_a_tile_shows_but_a_few_are_refused(
     with pytest.raises(RasterError, match=r"pixels of 300 m, .* fewer than 8 a side; use --no-res"):
         predict_raster(scene, mask, make_bundle(gsd=30.0))
     assert predict_raster(scene, mask, make_bundle(gsd=40.0)).plan["tile"] == 64
+
+
+def test_tiny_tiles_do_not_come_by_the_thousand_in_a_pass(make_bundle):
+    plan = plan_tiles(512, 512, tile=1, overlap=0)
+    engine = Engine(make_bundle(), plan, batch=1, device="cpu", precision="fp32", cores=1)
+    assert plan.num_tiles == 512**2 and engine.tiles_a_pass <= 128
