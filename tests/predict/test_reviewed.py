@@ -166,3 +166,25 @@ def test_tiny_tiles_do_not_come_by_the_thousand_in_a_pass(make_bundle):
     plan = plan_tiles(512, 512, tile=1, overlap=0)
     engine = Engine(make_bundle(), plan, batch=1, device="cpu", precision="fp32", cores=1)
     assert plan.num_tiles == 512**2 and engine.tiles_a_pass <= 128
+
+
+def test_what_a_run_left_that_was_killed_over_its_polygons_is_cleared(
+    make_bundle, make_scene, noise, tmp_path, monkeypatch
+):
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5.4e6)}
+    scene, mask, vectors = make_scene(noise(3, 64, 64), **place), tmp_path / "m.tif", "m.gpkg"
+
+    class Killed(Exception):
+        """Ends a process."""
+
+    def kill(made, path):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cvmh.geo.vectors.writing.publish", kill)
+        patch.setattr("cvmh.geo.vectors.targets.shutil.rmtree", lambda *given, **more: None)
+        with pytest.raises(Killed):
+            predict_raster(scene, mask, make_bundle(), vectors=tmp_path / vectors)
+    assert [path.name for path in tmp_path.glob(".m.gpkg.*")]
+    predict_raster(scene, mask, make_bundle(), vectors=tmp_path / vectors)
+    assert not list(tmp_path.glob(".*")) and (tmp_path / vectors).is_file()

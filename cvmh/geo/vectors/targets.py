@@ -1,7 +1,6 @@
 """The file that polygons go to: checked before any work, whole or not there afterwards."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,15 +61,20 @@ def check_inputs(path: Path, *rasters: Raster | None) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Make a folder beside the target that is gone afterwards, with all that is in it.
 
+    Its name is that of the target, so that what a killed run left there is removed by the next.
+
     Raises:
         OutputError: the folder cannot be made.
     """
+    folder = path.with_name(f".{path.name}.part")
     with explained(path):
-        name = tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
     try:
-        yield Path(name)
+        yield folder
     finally:
-        shutil.rmtree(name, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
