@@ -1,10 +1,11 @@
-"""Files that are complete or not there at all."""
+"""Files that are complete or not there at all, and their names."""
 
 import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit, urlunsplit
 
 from cvmh.errors import OutputError
 
@@ -71,3 +72,11 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def without_secrets(word: str) -> str:
+    """Return a word without the password and the query of a URL, which may be a signature."""
+    if "://" not in word:
+        return word
+    parts = urlsplit(word)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from cvmh.errors import OutputError
-from cvmh.files import lock, make_folder, write_complete
+from cvmh.files import lock, make_folder, without_secrets, write_complete
 
 
 def names_in(folder):
@@ -110,3 +110,15 @@ def test_folders_are_made_with_those_above_them_unless_a_file_is_in_the_way(tmp_
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match=r"folder .*b cannot be made \(Not a directory\)"):
         make_folder(tmp_path / "file" / "b")
+
+
+@pytest.mark.parametrize(
+    ("word", "kept"),
+    [
+        ("https://user:word@host.org/a/b.tif?sig=abc&x=1#y", "https://host.org/a/b.tif"),
+        ("s3://bucket/key.tif", "s3://bucket/key.tif"),
+        ("in/what?.tif", "in/what?.tif"),
+    ],
+)
+def test_passwords_and_signatures_of_addresses_are_not_kept(word, kept):
+    assert without_secrets(word) == kept

@@ -182,7 +182,7 @@ class Overlap(click.ParamType[float | str]):
 @click.option(
     "--resume",
     is_flag=True,
-    help="Skip scenes that are done with these settings, and go on with the others.",
+    help="Skip scenes whose mask is there, made with these settings, and go on with the others.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what it would take.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: say it as JSON.")
@@ -211,6 +211,8 @@ def command(
     """
     from cvmh.geo.output import SUFFIXES
 
+    if not output:
+        raise click.UsageError("-o must name the mask, got an empty text")
     if as_json and not dry_run:
         raise click.UsageError("--json belongs to --dry-run; --report FILE writes JSON of a run")
     found = find_scenes(scenes)

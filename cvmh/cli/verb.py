@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from cvmh.errors import CvmhError
+from cvmh.files import without_secrets
 from cvmh.memory import keep_freed_memory
 
 PATH = click.Path(path_type=Path)
@@ -87,7 +88,7 @@ def command_line(without: Mapping[str, int] | None = None) -> str:
     for word in words:
         name, has_value, _ = word.partition("=")
         if name not in left_out:
-            kept.append(word)
+            kept.append(without_secrets(word))
         elif not has_value:
             for _ in range(left_out[name]):
                 next(words, None)

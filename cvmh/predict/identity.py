@@ -10,6 +10,7 @@ import torch
 
 from cvmh.geo.raster import Raster
 from cvmh.models.bundle import Bundle, versions
+from cvmh.predict.journal import MOMENT
 
 
 def scene_identity(raster: Raster) -> dict[str, Any]:
@@ -46,4 +47,4 @@ def key_of(settings: Mapping[str, Any]) -> str:
 
 def of_this_moment(settings: Mapping[str, Any], raster: Raster) -> dict[str, Any]:
     """Return settings with what must be the same for unfinished work to be continued."""
-    return {**settings, "scene changed": scene_moment(raster), "versions": versions()}
+    return {**settings, MOMENT: scene_moment(raster), "versions": versions()}

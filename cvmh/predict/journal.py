@@ -15,7 +15,7 @@ import shutil
 import struct
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -30,6 +30,8 @@ HEAD = struct.Struct("<4sIQI")
 MAGIC = b"CVMR"
 # Class ids and scores come in runs, which the quickest level packs nearly as well as the best.
 LEVEL = 1
+# The setting that tells when the scene's files changed last.
+MOMENT = "scene changed"
 # The system may hold back what was written for so long; only a power failure can lose it.
 SECONDS_BETWEEN_SYNCS = 5.0
 
@@ -213,7 +215,9 @@ class Journal:
         if settings == self._settings and self._offsets:
             os.ftruncate(self._file.fileno(), end)
             return dict(layout)
-        if self._offsets and not overwrite:
+        # What was made of a scene that has changed since is of no use to anybody.
+        is_stale = _names_differing(settings, self._settings) == {MOMENT}
+        if self._offsets and not (overwrite or is_stale):
             raise OutputError(
                 f"{self._target} was begun with other settings and not finished "
                 f"({_difference(settings, self._settings)}); repeat those to continue it, or "
@@ -292,8 +296,10 @@ def _checksum(facts: bytes, body: bytes) -> int:
     return zlib.crc32(body, len(facts))
 
 
+def _names_differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    return {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+
+
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    names = sorted(set(before) | set(now))
-    differing: Sequence[str] = [name for name in names if before.get(name) != now.get(name)]
-    shown = [f"{name} {before.get(name)}, now {now.get(name)}" for name in differing]
-    return "; ".join(shown)
+    names = sorted(_names_differing(before, now))
+    return "; ".join(f"{name} {before.get(name)}, now {now.get(name)}" for name in names)

@@ -144,7 +144,7 @@ def split_scene(
         need = memory(tile_width + beside)
         raise ConfigError(
             f"{raster.path} with tiles of {plan.tile_height} x {tile_width} pixels needs "
-            f"{_mib(need)} of memory at least, but --max-memory allows {_mib(limit)}; "
+            f"{_mib(need)} of memory at least, but {_mib(limit)} are allowed; "
             f"use --max-memory {int(need * HEADROOM) // 2**20 + 1}M, or a smaller --tile"
         )
     spans = split_columns(plan.width, widest=widest, align=raster.block_shape[1])
@@ -194,7 +194,7 @@ def estimate_disk(pixels: int, num_classes: int, planes: Planes) -> int:
 
 
 def check_disk(output: Path, needed: int) -> int:
-    """Return the free bytes of an output's disk.
+    """Return the free bytes of an output's disk; ``needed`` is 0 where work goes on.
 
     Raises:
         OutputError: they are too few.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cvmh import memory
+from cvmh.files import without_secrets
 from cvmh.geo.estimate import estimate_share
 from cvmh.geo.raster import Raster, bounded_cache
 from cvmh.geo.tiling import Span, TilePlan
@@ -14,6 +15,7 @@ from cvmh.models.bundle import Bundle, BundleCard
 from cvmh.predict.blend import Planes
 from cvmh.predict.identity import bundle_identity, file_identity, scene_identity
 from cvmh.predict.infer import Engine
+from cvmh.predict.journal import folder_of
 from cvmh.predict.options import AUTO, PredictOptions, Warn
 from cvmh.predict.overlap import choose_overlap
 from cvmh.predict.plan import (
@@ -119,7 +121,7 @@ def prepared(
         pixels = int(raster.height * raster.width * (most if share is None else min(share, most)))
         disk = estimate_disk(pixels, len(card.classes), planes)
         estimate = ScenePlan(
-            scene=str(scene),
+            scene=without_secrets(str(scene)),
             height=raster.height,
             width=raster.width,
             bands=source.bands,
@@ -139,7 +141,7 @@ def prepared(
             memory=needed,
             memory_limit=limit,
             disk=disk,
-            disk_free=check_disk(output, disk),
+            disk_free=check_disk(output, 0 if folder_of(output).exists() else disk),
             seconds=estimate_seconds(plan, tiles_to_read, network),
         )
         yield Job(

@@ -35,7 +35,8 @@ class PredictionReport:
     None where the ground is not known; ``area`` is that of all pixels with data. ``seconds`` is
     the wall time of this call, ``busy`` that of the parts, in which several threads may add up.
     ``peak_memory`` is of the whole process in bytes. ``stripes_kept`` were finished by an earlier
-    call; ``was_done`` says that nothing was left to do. ``seams`` is described in
+    call; ``was_done`` says that nothing was left to do, and nothing was counted again: all counts
+    are 0. ``seams`` is described in
     :func:`cvmh.predict.seams.summarise`.
     """
 
@@ -92,7 +93,7 @@ def make_report(
     # Without a CRS, or where RPCs or control points do not hold everywhere: a part is no answer.
     areas = tuple(class_areas.tolist()) if _has_areas(job, class_areas) else None
     report = PredictionReport(
-        scene=job.raster.path,
+        scene=job.estimate.scene,
         output=job.output,
         outputs=job.options.outputs(),
         bands=job.source.bands,
@@ -134,7 +135,7 @@ def read_report(job: Job) -> PredictionReport:
     """Return the report of a prediction that was done before: of its mask, not of its making."""
     counts = np.zeros((1, len(job.card.classes)), dtype=np.int64)
     return PredictionReport(
-        scene=job.raster.path,
+        scene=job.estimate.scene,
         output=job.output,
         outputs=job.options.outputs(),
         bands=job.source.bands,

@@ -231,10 +231,14 @@ def _explained(journal: Journal, job: Job) -> Iterator[None]:
     """Say after a failure how to go on, and keep finished work only where it can be of use."""
     try:
         yield
-    except (RasterError, BundleError):
-        # Unless the network's connection failed, a second attempt would fail in the same place.
-        if job.raster.is_local:
-            journal.remove()
+    except RasterError as error:
+        # A disk or a connection may fail for a moment only.
+        if not len(journal):
+            raise
+        raise RasterError(f"{error}; what is finished is kept, repeat to go on") from error
+    except BundleError:
+        # The network would fail in the same place again.
+        journal.remove()
         raise
     except OutputError as error:
         if not len(journal) or "--resume" in str(error):

@@ -168,14 +168,14 @@ def test_pixels_much_larger_than_those_of_training_are_resampled_or_warned_of(cv
         "far.tif",
         np.full((3, 40, 40), 9, "uint8"),
         crs="EPSG:32632",
-        transform=Affine(5, 0, 500_000, 0, -5, 5_400_000),
+        transform=Affine(1, 0, 500_000, 0, -1, 5_400_000),
         band_names=read_card(tiny_bundle).band_names,
     )
     command = ("predict", "far.tif", "-o", "m.tif", "--checkpoint", tiny_bundle)
     outcome = cvmh(*command)
     assert outcome.code == 0
-    assert outcome.stderr.startswith("cvmh: far.tif has pixels of 5 m; the network sees them")
+    assert outcome.stderr.startswith("cvmh: far.tif has pixels of 1 m; the network sees them")
     assert read("m.tif").shape == (40, 40)
     outcome = cvmh(*command, "--no-resample", "--overwrite")
     assert outcome.code == 0
-    assert outcome.stderr.startswith("cvmh: warning: far.tif has pixels of 5 m")
+    assert outcome.stderr.startswith("cvmh: warning: far.tif has pixels of 1 m")

@@ -68,7 +68,7 @@ def test_a_limit_splits_a_wide_scene_and_too_small_a_one_names_what_would_do(
     with pytest.raises(ConfigError) as caught:
         plan_prediction(wide, mask, bundle, max_memory=1 << 20)
     message = str(caught.value)
-    assert "wide.tif" in message and "allows 1 MiB" in message and "\n" not in message
+    assert "wide.tif" in message and "1 MiB are allowed" in message and "\n" not in message
     # Another process measures itself anew: what is suggested leaves it room to differ.
     least = int(re.search(r"needs (\d+) MiB", message)[1]) << 20
     suggested = int(re.search(r"use --max-memory (\d+)M", message)[1]) << 20
