@@ -94,7 +94,8 @@ def test_a_locked_file_is_free_again_when_it_is_closed_or_its_process_ends(tmp_p
         assert lock(mine)
         assert not lock(other)
     code = "from pathlib import Path; from cvmh.files import lock; file = Path('a').open('a+b');"
-    process = start_python("-c", code + "print(lock(file), flush=True); input()")
+    hold = "print(lock(file), flush=True); import time; time.sleep(60)"
+    process = start_python("-c", code + hold)
     assert process.stdout.readline() == "True\n"
     with path.open("a+b") as mine:
         assert not lock(mine)

@@ -73,9 +73,12 @@ def test_a_limit_splits_a_wide_scene_and_too_small_a_one_names_what_would_do(
     least = int(re.search(r"needs (\d+) MiB", message)[1]) << 20
     suggested = int(re.search(r"use --max-memory (\d+)M", message)[1]) << 20
     assert suggested > 1.1 * least
-    found = plan_prediction(wide, mask, bundle, max_memory=suggested)
-    assert found.spans > 1 and found.memory <= suggested
-    predict_raster(wide, mask, bundle, max_memory=suggested)
+    assert plan_prediction(wide, mask, bundle, max_memory=suggested).memory <= suggested
+    # Far from either, since what this process holds changes a little all the time.
+    limit = (least + free.memory) // 2
+    found = plan_prediction(wide, mask, bundle, max_memory=limit)
+    assert found.spans > 1 and found.memory <= limit
+    predict_raster(wide, mask, bundle, max_memory=limit)
     predict_raster(wide, tmp_path / "free.tif", bundle, max_memory=1 << 40)
     assert mask.read_bytes() == (tmp_path / "free.tif").read_bytes()
 
