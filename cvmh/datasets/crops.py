@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from cvmh.classes import NODATA_ID, ClassTable
+from cvmh.classes import NODATA_ID
 from cvmh.datasets.augment import Augmentation
-from cvmh.datasets.folder import LabelledImage
+from cvmh.datasets.labelled import LabelEncoding, LabelledImage
 from cvmh.datasets.reading import (
     ImageBands,
     check_bands,
@@ -37,7 +37,7 @@ class Reader:
     def __init__(
         self,
         images: Sequence[LabelledImage],
-        classes: ClassTable,
+        encoding: LabelEncoding,
         bands: ImageBands,
         *,
         mean: Sequence[float],
@@ -45,12 +45,12 @@ class Reader:
         tile: int,
     ) -> None:
         self.images = tuple(images)
-        self.classes = classes
+        self.encoding = encoding
         self.bands = bands
         self.tile = tile
         self.mean = np.asarray(mean, dtype=np.float32)[:, None, None]
         self.std = np.asarray(std, dtype=np.float32)[:, None, None]
-        self.sizes = [_checked_size(image, bands) for image in images]
+        self.sizes = [_checked_size(image, bands, encoding) for image in images]
 
     def read(
         self, number: int, window: Window
@@ -62,7 +62,7 @@ class Reader:
         entry = self.images[number]
         with Raster(entry.image) as raster, Raster(entry.label) as label:
             values, valid = read_image(raster, self.bands, window)
-            ids = read_label(label, self.classes, window)
+            ids = read_label(label, self.encoding, window)
         scaled = np.nan_to_num((values - self.mean) / self.std, copy=False, nan=0.0)
         extent = (slice(0, window.height), slice(0, window.width))
         image = np.zeros((len(values), self.tile, self.tile), dtype=np.float32)
@@ -171,8 +171,10 @@ def _sample(image: NDArray[np.float32], label: NDArray[np.uint8], index: int) ->
     return torch.from_numpy(image), torch.from_numpy(label.astype(np.int64)), index
 
 
-def _checked_size(entry: LabelledImage, chosen: ImageBands) -> tuple[int, int]:
+def _checked_size(
+    entry: LabelledImage, chosen: ImageBands, encoding: LabelEncoding
+) -> tuple[int, int]:
     with Raster(entry.image) as raster, Raster(entry.label) as label:
         check_bands(raster, chosen)
-        check_label(label, raster)
+        check_label(label, raster, encoding)
         return raster.height, raster.width

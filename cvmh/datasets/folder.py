@@ -2,45 +2,13 @@
 
 import csv
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from cvmh.classes import ClassTable
+from cvmh.datasets.labelled import LabelledImage, SegmentationData
 from cvmh.errors import DataError
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".vrt")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelledImage:
-    """An image, its label raster, and the split that it belongs to."""
-
-    stem: str
-    image: Path
-    label: Path
-    split: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentationData:
-    """Labelled images with one class table."""
-
-    name: str
-    root: Path
-    classes: ClassTable
-    images: tuple[LabelledImage, ...]
-
-    def of_split(self, split: str) -> tuple[LabelledImage, ...]:
-        """Return the images of a split.
-
-        Raises:
-            DataError: the split has none; the message names the splits that there are.
-        """
-        chosen = tuple(image for image in self.images if image.split == split)
-        if not chosen:
-            found = ", ".join(sorted({image.split for image in self.images}))
-            raise DataError(f"{self.root}: no image is in split '{split}'; there are: {found}")
-        return chosen
 
 
 def open_folder(root: Path) -> SegmentationData:

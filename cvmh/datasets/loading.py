@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 from cvmh.config import DataSettings, RunConfig
 from cvmh.datasets.augment import Augmentation
 from cvmh.datasets.crops import EpochSampler, Reader, TrainingCrops, ValidationTiles, seed_worker
-from cvmh.datasets.folder import SegmentationData, open_folder
+from cvmh.datasets.folder import open_folder
+from cvmh.datasets.labelled import SegmentationData
 from cvmh.datasets.reading import ImageBands
 from cvmh.datasets.summary import DataSummary, summarise
 from cvmh.errors import ConfigError
@@ -93,7 +94,7 @@ def make_reader(data: SegmentationData, split: str, summary: DataSummary, *, til
     """Build the reader of a split that scales its images by a summary."""
     return Reader(
         data.of_split(split),
-        data.classes,
+        data.encoding,
         ImageBands(summary.bands, summary.alpha, summary.band_names, summary.dtype),
         mean=summary.mean,
         std=summary.std,

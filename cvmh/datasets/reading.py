@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cvmh.classes import NODATA_ID, ClassTable
+from cvmh.datasets.labelled import LabelEncoding
 from cvmh.errors import DataError
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import Window
@@ -89,40 +89,43 @@ def check_bands(raster: Raster, chosen: ImageBands) -> None:
         )
 
 
-def check_label(label: Raster, image: Raster) -> None:
-    """Refuse a label that is not one band of its image's size.
+def check_label(label: Raster, image: Raster, encoding: LabelEncoding) -> None:
+    """Refuse a label that has not its encoding's bands or not its image's size.
 
     Raises:
-        DataError: it is not.
+        DataError: it has not.
     """
-    if label.shape != (1, image.height, image.width):
+    fits = label.num_bands == 1 if encoding.num_bands == 1 else label.num_bands in (3, 4)
+    if not fits or label.shape[1:] != (image.height, image.width):
+        wanted = "one band" if encoding.num_bands == 1 else "three bands (red, green, blue)"
         raise DataError(
-            f"label {label.path} must be one band of {image.height} x {image.width} pixels like "
+            f"label {label.path} must be {wanted} of {image.height} x {image.width} pixels like "
             f"its image, got {label.num_bands} of {label.height} x {label.width}"
         )
 
 
-def read_label(label: Raster, classes: ClassTable, window: Window) -> NDArray[np.uint8]:
+def read_label(label: Raster, encoding: LabelEncoding, window: Window) -> NDArray[np.uint8]:
     """Return the class ids (H, W) of a window; 255 where the label does not count.
 
     Raises:
-        DataError: the label holds an id that is not in the class table.
+        DataError: the label holds a value that its encoding does not know.
     """
-    ids = label.read(window)[0]
+    pixels = label.read(window, range(1, encoding.num_bands + 1))
+    ids, unknown = encoding.decode(pixels)
     declared = label.nodata[0]
-    ignored = ids == NODATA_ID
-    if declared is not None and not 0 <= declared < len(classes):
-        ignored |= (ids == declared) | (np.isnan(ids) if np.isnan(declared) else False)
-    known = (ids >= 0) & (ids < len(classes)) & (ids == np.floor(ids))
-    wrong = ~(known | ignored)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
+    if declared is not None and encoding.colours is None:
+        # A class that is declared nodata by mistake stays a class.
+        unknown &= ~((pixels[0] == declared) | (pixels[0] != pixels[0]) & np.isnan(declared))
+    if unknown.any():
+        row, column = np.argwhere(unknown)[0]
+        value = pixels[:, row, column].tolist()
+        what = f"class id {value[0]}" if encoding.colours is None else f"colour {tuple(value)}"
         raise DataError(
-            f"label {label.path} holds class id {ids[row, column]} at row {window.row + row}, "
-            f"column {window.column + column}; classes.json has ids 0..{len(classes) - 1}, "
-            "and 255 is ignored"
+            f"label {label.path} holds {what} at row {window.row + row}, "
+            f"column {window.column + column}; its data set has {encoding.known}; "
+            "'cvmh data doctor' counts all such pixels"
         )
-    return np.where(ignored, NODATA_ID, ids).astype(np.uint8)
+    return ids
 
 
 def _has_alpha(path: Path, wanted: Sequence[int]) -> bool:

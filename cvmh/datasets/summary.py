@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from cvmh.classes import ClassTable
 from cvmh.config import Settings
-from cvmh.datasets.folder import LabelledImage, SegmentationData
+from cvmh.datasets.labelled import LabelledImage, SegmentationData
 from cvmh.datasets.reading import check_label, choose_bands, read_image, read_label
 from cvmh.errors import DataError
 from cvmh.files import write_complete
@@ -62,14 +61,14 @@ def summarise(
         RasterError: a file cannot be read.
     """
     images = data.of_split(split)
-    mark = fingerprint(images, data.classes)
+    mark = fingerprint(images, data)
     key = hashlib.sha256(f"{mark} {split} {list(bands or ())}".encode()).hexdigest()[:24]
     stored = _cache_folder() / f"{key}.json"
     try:
         return DataSummary.model_validate(json.loads(stored.read_text()))
     except (OSError, ValueError, ValidationError):
         # Not there, or from an older version: computed again below.
-        summary = _compute(images, data.classes, bands, mark, progress)
+        summary = _compute(data, images, bands, mark, progress)
     try:
         stored.parent.mkdir(parents=True, exist_ok=True)
         write_complete(stored, summary.model_dump_json())
@@ -79,9 +78,10 @@ def summarise(
     return summary
 
 
-def fingerprint(images: Sequence[LabelledImage], classes: ClassTable) -> str:
-    """Return a hash of the names, sizes, heads and tails of the files, and of the class table."""
-    digest = hashlib.sha256(json.dumps(classes.to_json()).encode())
+def fingerprint(images: Sequence[LabelledImage], data: SegmentationData) -> str:
+    """Return a hash of the names, sizes, heads and tails of the files, of classes and encoding."""
+    known = f"{json.dumps(data.classes.to_json())} {data.encoding}"
+    digest = hashlib.sha256(known.encode())
     for image in images:
         for path in (image.image, image.label):
             size = path.stat().st_size
@@ -94,24 +94,24 @@ def fingerprint(images: Sequence[LabelledImage], classes: ClassTable) -> str:
 
 
 def _compute(
+    data: SegmentationData,
     images: Sequence[LabelledImage],
-    classes: ClassTable,
     wanted: Sequence[int] | None,
     mark: str,
     progress: Progress,
 ) -> DataSummary:
     chosen = choose_bands([image.image for image in images], wanted)
     moments = Moments(len(chosen.bands))
-    counts = np.zeros(len(classes), dtype=np.int64)
+    counts = np.zeros(len(data.classes), dtype=np.int64)
     resolutions = []
     for done, image in enumerate(images, start=1):
         with Raster(image.image) as raster, Raster(image.label) as label:
-            check_label(label, raster)
+            check_label(label, raster, data.encoding)
             resolutions.append(raster.gsd)
             for window in _strips(raster.height, raster.width):
                 moments.add(read_image(raster, chosen, window)[0])
-                ids = read_label(label, classes, window)
-                counts += np.bincount(ids[ids < len(classes)], minlength=len(classes))
+                ids = read_label(label, data.encoding, window)
+                counts += np.bincount(ids[ids < len(data.classes)], minlength=len(data.classes))
         progress("statistics", done, len(images), "images")
     mean, std = moments.result(images[0].image.parent)
     known = [resolution for resolution in resolutions if resolution is not None]

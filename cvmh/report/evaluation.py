@@ -75,10 +75,10 @@ def count_scene(image: LabelledImage, mask: Path, data: SegmentationData) -> Con
     num_classes = len(data.classes)
     total = np.zeros((num_classes, num_classes), dtype=np.int64)
     with Raster(image.label) as label, Raster(mask) as predicted:
-        check_label(label, predicted)
+        check_label(label, predicted, data.encoding)
         for row in range(0, label.height, ROWS_AT_ONCE):
             window = Window(row, 0, min(ROWS_AT_ONCE, label.height - row), label.width)
-            truth = read_label(label, data.classes, window)
+            truth = read_label(label, data.encoding, window)
             guess = predicted.read(window)[0]
             truth[guess == NODATA_ID] = NODATA_ID
             total += count_confusion(truth, guess, num_classes)

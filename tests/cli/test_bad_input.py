@@ -246,7 +246,7 @@ def no_data_at_all(root):
 
 DATA = {
     smaller_label: "s1.tif must be one band of 64 x 64 pixels like its image, got 1 of 64 x 60",
-    unknown_class: "s1.tif holds class id 9 at row 5, column 7; classes.json has ids 0..2",
+    unknown_class: "s1.tif holds class id 9 at row 5, column 7; its data set has ids 0..2",
     no_masks: "masks does not exist; a folder data set has images/, masks/",
     no_label: "masks/ holds no mask of that name",
     no_class_table: "classes.json is missing",

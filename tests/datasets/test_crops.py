@@ -4,12 +4,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvmh.classes import NODATA_ID, ClassTable, SegClass
+from cvmh.classes import NODATA_ID
 from cvmh.config import AugmentSettings
 from cvmh.datasets import open_folder
 from cvmh.datasets.augment import Augmentation
 from cvmh.datasets.crops import EpochSampler, Reader, TrainingCrops, ValidationTiles
-from cvmh.datasets.folder import LabelledImage
+from cvmh.datasets.labelled import LabelEncoding, LabelledImage
 from cvmh.datasets.reading import choose_bands
 from cvmh.errors import DataError
 from cvmh.geo.raster import write_raster
@@ -25,7 +25,7 @@ def make_reader(root, split="train", *, tile=TILE, mean=0.0, std=1.0):
     chosen = choose_bands([image.image for image in images])
     num_bands = len(chosen.bands)
     scale = {"mean": (mean,) * num_bands, "std": (std,) * num_bands}
-    return Reader(images, data.classes, chosen, tile=tile, **scale)
+    return Reader(images, data.encoding, chosen, tile=tile, **scale)
 
 
 def make_crops(root, *, seed=0, augment=STILL, **options):
@@ -53,7 +53,7 @@ def test_a_window_is_normalised_per_band(make_folder, draw, bands, dtype):
     data = open_folder(make_folder({"a": ("train", image, label)}))
     mean, std = np.arange(bands) * 3.0 + 1, np.arange(bands) + 2.0
     chosen = choose_bands([data.images[0].image])
-    reader = Reader(data.images, data.classes, chosen, mean=mean, std=std, tile=TILE)
+    reader = Reader(data.images, data.encoding, chosen, mean=mean, std=std, tile=TILE)
     found, ids, valid = reader.read(0, Window(5, 7, TILE, TILE))
     expected = (image - mean[:, None, None]) / std[:, None, None]
     np.testing.assert_allclose(found, expected[:, 5:37, 7:39], rtol=1e-5, atol=1e-6)
@@ -106,7 +106,7 @@ def test_images_that_do_not_fit_are_refused_before_any_crop_is_cut(make_folder, 
     data = open_folder(make_folder({"a": ("train", *draw(0))}, name="other"))
     four = choose_bands([data.images[0].image])._replace(bands=(1, 2, 4))
     with pytest.raises(DataError, match=r"must have bands \[1, 2, 4\] of uint8"):
-        Reader(data.images, data.classes, four, mean=(0,) * 3, std=(1,) * 3, tile=TILE)
+        Reader(data.images, data.encoding, four, mean=(0,) * 3, std=(1,) * 3, tile=TILE)
 
 
 # Crops to train on.
@@ -222,9 +222,10 @@ def test_tiles_count_every_pixel_exactly_once(tmp_path_factory, height, width, t
     entry = LabelledImage(
         stem="a", image=folder / "image.tif", label=folder / "label.tif", split="val"
     )
-    table = ClassTable(tuple(SegClass(id=i, name=str(i), rgb=(i, i, i)) for i in range(3)))
     chosen = choose_bands([entry.image])
-    reader = Reader([entry], table, chosen, mean=(0.0,), std=(1.0,), tile=tile)
+    reader = Reader(
+        [entry], LabelEncoding(num_classes=3), chosen, mean=(0.0,), std=(1.0,), tile=tile
+    )
     tiles = ValidationTiles(reader)
     assert len(tiles) == -(-height // tile) * -(-width // tile)
     assert (count_pixels(tiles, height, width) == 1).all()

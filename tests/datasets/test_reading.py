@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from cvmh.classes import NODATA_ID, ClassTable
+from cvmh.datasets.labelled import LabelEncoding
 from cvmh.datasets.reading import (
     ImageBands,
     check_bands,
@@ -30,9 +32,11 @@ def read_whole(path, chosen):
         return read_image(raster, chosen, Window(0, 0, raster.height, raster.width))
 
 
-def labels_of(path, classes, window=None):
+def labels_of(path, encoding, window=None):
+    if isinstance(encoding, ClassTable):
+        encoding = LabelEncoding(num_classes=len(encoding))
     with Raster(path) as label:
-        return read_label(label, classes, window or Window(0, 0, label.height, label.width))
+        return read_label(label, encoding, window or Window(0, 0, label.height, label.width))
 
 
 # Choice of bands.
@@ -243,7 +247,7 @@ def test_a_label_that_is_not_one_band_of_the_size_of_its_image_is_refused(
     image = write(tmp_path / "a.tif", draw(0)[0])
     path = write(tmp_path / "l.tif", np.zeros((bands, height, width), np.uint8))
     with Raster(path) as label, Raster(image) as raster:
-        message = message_of(lambda: check_label(label, raster))
+        message = message_of(lambda: check_label(label, raster, LabelEncoding(num_classes=3)))
     expected = "must be one band of 40 x 50 pixels like its image, got "
     assert message == f"label {path} {expected}{found}"
 
@@ -287,7 +291,7 @@ def test_an_unknown_id_is_named_with_its_place_in_the_raster(
     path = write(tmp_path / "l.tif", label)
     message = message_of(lambda: labels_of(path, classes, Window(5, 20, 30, 30)))
     assert f"label {path} holds class id {label[9, 23]} at row 9, column 23" in message
-    assert message.endswith("classes.json has ids 0..2, and 255 is ignored")
+    assert "its data set has ids 0..2, and 255 is ignored" in message
 
 
 @pytest.mark.parametrize(
@@ -307,3 +311,39 @@ def test_a_class_id_that_is_declared_as_nodata_is_still_a_class(tmp_path, write,
     label = draw(0)[1]
     found = labels_of(write(tmp_path / "l.tif", label, nodata=0), classes)
     np.testing.assert_array_equal(found, label)
+
+
+def test_values_of_a_table_stand_for_other_ids(tmp_path, write):
+    stored = np.array([[0, 1, 2, 3, 255]], np.uint8)
+    encoding = LabelEncoding(num_classes=3, values={0: 255, 1: 0, 2: 1, 3: 2, 255: 255})
+    found = labels_of(write(tmp_path / "l.tif", stored), encoding)
+    np.testing.assert_array_equal(found, [[255, 0, 1, 2, 255]])
+
+
+RGB = LabelEncoding(num_classes=2, colours={(255, 255, 255): 0, (0, 0, 255): 1, (0, 0, 0): 255})
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+def test_colours_stand_for_ids(tmp_path, write, bands):
+    colours = np.array([[255, 255, 255], [0, 0, 255], [0, 0, 0], [0, 0, 255]], np.uint8)
+    stored = np.full((bands, 1, 4), 255, np.uint8)
+    stored[:3, 0] = colours.T
+    found = labels_of(write(tmp_path / "l.png", stored), RGB)
+    np.testing.assert_array_equal(found, [[0, 1, NODATA_ID, 1]])
+
+
+def test_an_unknown_colour_is_named_with_its_place(tmp_path, write):
+    stored = np.full((3, 6, 7), 255, np.uint8)
+    stored[:, 4, 2] = (255, 204, 0)
+    path = write(tmp_path / "l.tif", stored)
+    message = message_of(lambda: labels_of(path, RGB))
+    assert f"label {path} holds colour (255, 204, 0) at row 4, column 2" in message
+    assert "the colours (255, 255, 255), (0, 0, 255), (0, 0, 0)" in message
+
+
+def test_a_label_of_colours_must_have_three_bands(tmp_path, write, draw):
+    image = write(tmp_path / "a.tif", draw(0)[0])
+    path = write(tmp_path / "l.tif", np.zeros((40, 50), np.uint8))
+    with Raster(path) as label, Raster(image) as raster:
+        message = message_of(lambda: check_label(label, raster, RGB))
+    assert "must be three bands (red, green, blue) of 40 x 50" in message
