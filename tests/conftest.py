@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,13 @@ TINY = {
     "stem_widths": [8, 16],
 }
 BLOCK = 16
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts():
+    """Hear interrupts, here and in what is started: shells let jobs in the background ignore them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
