@@ -139,24 +139,43 @@ class ValidationTiles(Dataset[Sample]):
 
 
 class EpochSampler(Sampler[int]):
-    """Gives every crop of a run its own number, so that each epoch draws new crops."""
+    """Gives every crop of a run its own number, so that each epoch draws new crops.
 
-    def __init__(self, crops_per_epoch: int) -> None:
+    Several processes share the crops of a step: what all of them get in a step is what one
+    process with so many times the batch gets, whatever the epoch and wherever a run resumes.
+
+    Args:
+        crops_per_epoch: crops of an epoch of all processes together; what does not fill a step
+            of theirs is left out.
+        batch: crops of one process in one step.
+    """
+
+    def __init__(self, crops_per_epoch: int, *, batch: int = 1) -> None:
         self.crops_per_epoch = crops_per_epoch
+        self.batch = batch
         self.epoch = 0
+        self.num_replicas = 1
+        self.rank = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Take up the numbering at an epoch; Lightning calls this."""
         self.epoch = epoch
 
+    def share(self, *, num_replicas: int, rank: int) -> None:
+        """Give only the crops of process ``rank`` of ``num_replicas``."""
+        self.num_replicas, self.rank = num_replicas, rank
+
     def __iter__(self) -> Iterator[int]:
-        """Yield the numbers of this epoch's crops."""
-        start = self.epoch * self.crops_per_epoch
-        return iter(range(start, start + self.crops_per_epoch))
+        """Yield the numbers of this process's crops of the epoch, step after step."""
+        start = self.epoch * self.crops_per_epoch + self.rank * self.batch
+        stride = self.batch * self.num_replicas
+        for step in range(len(self) // self.batch):
+            first = start + step * stride
+            yield from range(first, first + self.batch)
 
     def __len__(self) -> int:
-        """Return the number of crops of an epoch."""
-        return self.crops_per_epoch
+        """Return the number of this process's crops of an epoch."""
+        return self.crops_per_epoch // (self.batch * self.num_replicas) * self.batch
 
 
 def seed_worker(worker: int) -> None:

@@ -85,7 +85,12 @@ def prepare_training(
     train_crops = TrainingCrops(train_reader, Augmentation(config.augment), seed=config.train.seed)
     return TrainingData(
         summary=summary,
-        train_loader=DataLoader(train_crops, sampler=EpochSampler(crops), drop_last=True, **common),
+        train_loader=DataLoader(
+            train_crops,
+            sampler=EpochSampler(crops, batch=settings.batch),
+            drop_last=True,
+            **common,
+        ),
         val_loader=DataLoader(ValidationTiles(val_reader), shuffle=False, **common),
     )
 

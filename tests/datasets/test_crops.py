@@ -267,3 +267,21 @@ def test_every_epoch_has_its_own_crops_and_resumes_at_its_own_number():
     resumed = EpochSampler(5)
     resumed.set_epoch(2)
     assert list(resumed) == seen[10:]
+
+
+@pytest.mark.parametrize(("num_replicas", "batch"), [(1, 3), (2, 4), (3, 2), (4, 1)])
+@pytest.mark.parametrize("crops", [24, 29])
+def test_processes_share_the_crops_of_a_step_of_one_process(num_replicas, batch, crops):
+    alone = EpochSampler(crops, batch=num_replicas * batch)
+    shares = [EpochSampler(crops, batch=batch) for _ in range(num_replicas)]
+    for rank, sampler in enumerate(shares):
+        sampler.share(num_replicas=num_replicas, rank=rank)
+    for epoch in (0, 1, 5):
+        for sampler in (alone, *shares):
+            sampler.set_epoch(epoch)
+        together = np.reshape(list(alone), (-1, num_replicas * batch))
+        parts = [np.reshape(list(sampler), (-1, batch)) for sampler in shares]
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1), together)
+        assert {len(sampler) for sampler in shares} == {len(together) * batch}
+        assert together.min() == epoch * crops
+        assert together.max() < (epoch + 1) * crops
