@@ -29,7 +29,9 @@ class BundleCard(Settings):
     """The header of a bundle: how its network was made and what its input must be.
 
     ``mean`` and ``std`` are per band, in the units of the raster's ``dtype``; ``gsd`` is the
-    ground sampling distance of training in metres per pixel; ``tile`` is in pixels.
+    ground sampling distance of training in metres per pixel; ``tile`` is in pixels. ``splits``
+    names the table that divides the data set, ``train_split`` and ``val_split`` what of it the
+    weights were fitted to and selected on; all three are empty where that is not known.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -47,6 +49,9 @@ class BundleCard(Settings):
     temperature: float = Field(1.0, gt=0)
     dataset: str = ""
     data_fingerprint: str = ""
+    splits: str = ""
+    train_split: str = ""
+    val_split: str = ""
     scores: dict[str, Any] = Field(default_factory=dict)
     licence: str = ""
     versions: dict[str, str] = Field(default_factory=dict)

@@ -182,6 +182,9 @@ def _bundle_writer(
             tile=config.data.tile,
             dataset=data.name,
             data_fingerprint=summary.fingerprint,
+            splits=data.splits,
+            train_split=config.data.train_split,
+            val_split=config.data.val_split,
             scores=_brief(module.scores),
             versions=versions(),
         )
