@@ -42,7 +42,7 @@ BLOCK = 16
 
 @pytest.fixture(scope="session", autouse=True)
 def interrupts():
-    """Hear interrupts, here and in what is started: shells let jobs in the background ignore them."""
+    """Hear interrupts, here and in children; shells start jobs in the background deaf to them."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
