@@ -17,6 +17,7 @@ LEVELS = {
     "files": 0,
     "classes": 0,
     "config": 0,
+    "page": 0,
     "ops": 1,
     "geo": 1,
     "metrics": 1,
@@ -54,6 +55,7 @@ TORCH_FREE = {
     "files",
     "classes",
     "config",
+    "page",
     "geo",
     "metrics",
 }
