@@ -62,7 +62,8 @@ def summarise(
     """
     images = data.of_split(split)
     mark = fingerprint(images, data)
-    key = hashlib.sha256(f"{mark} {split} {list(bands or ())}".encode()).hexdigest()[:24]
+    declared = f"{data.band_names} {data.gsd}"
+    key = hashlib.sha256(f"{mark} {split} {list(bands or ())} {declared}".encode()).hexdigest()[:24]
     stored = _cache_folder() / f"{key}.json"
     try:
         return DataSummary.model_validate(json.loads(stored.read_text()))
@@ -118,14 +119,22 @@ def _compute(
     return DataSummary(
         bands=chosen.bands,
         alpha=chosen.alpha,
-        band_names=chosen.names,
+        band_names=_declared_names(data, chosen.bands) or chosen.names,
         dtype=chosen.dtype,
         mean=mean,
         std=std,
-        gsd=float(np.median(known)) if known else None,
+        gsd=data.gsd or (float(np.median(known)) if known else None),
         class_pixels=tuple(int(count) for count in counts),
         fingerprint=mark,
     )
+
+
+def _declared_names(data: SegmentationData, bands: Sequence[int]) -> tuple[str, ...] | None:
+    """Return what the data set calls the bands; a file with more bands than names has its own."""
+    names = data.band_names
+    if names is None or max(bands) > len(names):
+        return None
+    return tuple(names[band - 1] for band in bands)
 
 
 class Moments:

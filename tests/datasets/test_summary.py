@@ -141,6 +141,17 @@ def test_the_ground_sampling_distance_is_in_metres(make_folder, entries):
     assert summarise(open_folder(make_folder(entries, name="bare")), "train").gsd is None
 
 
+def test_what_the_data_set_declares_counts_more_than_the_files(make_folder, entries):
+    data = open_folder(make_folder(entries, **UTM))
+    declared = replace(data, band_names=("nir", "red", "green"), gsd=0.09)
+    assert summarise(declared, "train").gsd == 0.09
+    assert summarise(declared, "train").band_names == ("nir", "red", "green")
+    assert summarise(declared, "train", bands=[3, 1]).band_names == ("green", "nir")
+    # The files have more bands than the set declares: what they say is all there is.
+    names = summarise(replace(data, band_names=("nir", "red")), "train").band_names
+    assert names == summarise(data, "train").band_names
+
+
 def test_without_a_valid_pixel_there_is_an_error(make_folder, draw):
     image, label = draw(0)
     root = make_folder({"a": ("train", np.zeros_like(image), label)}, nodata=0)
