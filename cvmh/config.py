@@ -10,11 +10,25 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cvmh.errors import ConfigError
 
 Positive = Field(gt=0)
+# How class weights can be had from the pixels of each class.
+WEIGHT_RULES = ("none", "inverse", "sqrt_inverse", "effective")
+# Keys of earlier versions, and where their meaning is now.
+MOVED = {
+    "train.cross_entropy": "train.loss.cross_entropy",
+    "train.dice": "train.loss.dice",
+}
 
 
 class Settings(BaseModel):
@@ -67,8 +81,31 @@ class AugmentSettings(Settings):
     noise: float = Field(0.05, ge=0)
 
 
+class LossSettings(Settings):
+    """The terms of the loss and their weights; a term that is not named has weight 0."""
+
+    # Cross-entropy over labelled pixels.
+    cross_entropy: float = Field(0.0, ge=0)
+    # One minus the Dice coefficient per class, over the batch.
+    dice: float = Field(0.0, ge=0)
+    # Each class against the rest, pixels that are right already count little (gamma 2).
+    focal: float = Field(0.0, ge=0)
+    # A convex surrogate of the IoU per class.
+    lovasz: float = Field(0.0, ge=0)
+    # Cross-entropy over the hard pixels only.
+    ohem: float = Field(0.0, ge=0)
+    # One minus a soft F1 of the borders per class.
+    boundary: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _refuse_none(self) -> "LossSettings":
+        if not any(weight for _, weight in self):
+            raise ValueError(f"one of {', '.join(LossSettings.model_fields)} must be above 0")
+        return self
+
+
 class TrainSettings(Settings):
-    """Optimisation: AdamW, cosine schedule with linear warm-up, cross-entropy plus Dice."""
+    """Optimisation: AdamW, a schedule with warm-up, a weighted sum of losses."""
 
     epochs: int = Field(50, ge=1)
     # A limit in minutes: training ends there and the schedule follows the clock, not the steps.
@@ -79,14 +116,34 @@ class TrainSettings(Settings):
     weight_decay: float = Field(0.05, ge=0)
     # Below AdamW's customary 0.999, because short runs learn faster with a shorter memory.
     beta2: float = Field(0.98, gt=0, lt=1)
+    # The share of the run in which the learning rate climbs.
     warmup: float = Field(0.05, ge=0, lt=1)
-    cross_entropy: float = Field(1.0, ge=0)
-    dice: float = Field(1.0, ge=0)
+    # The terms of the loss by name and weight.
+    loss: LossSettings = LossSettings(cross_entropy=1.0, dice=1.0)
+    # The share of a label that cross-entropy and OHEM spread over all classes.
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    # A factor per class for cross-entropy and OHEM: from the training split's pixels, or a list.
+    class_weights: Literal["none", "inverse", "sqrt_inverse", "effective"] | tuple[float, ...] = (
+        "none"
+    )
     clip_gradient: float = Field(1.0, gt=0)
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     # Stop when the validation mIoU has not risen for so many epochs; None never stops early.
     patience: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _check_class_weights(cls, value: Any) -> Any:
+        if value is None:
+            return "none"
+        if isinstance(value, list | tuple):
+            numbers = [weight for weight in value if isinstance(weight, int | float)]
+            if len(numbers) < len(value) or min(numbers, default=-1) < 0 or not any(numbers):
+                raise ValueError("weights must be numbers from 0 up, not all of them 0")
+        elif value not in WEIGHT_RULES:
+            raise ValueError(f"must be one of {', '.join(WEIGHT_RULES)}, or a list of numbers")
+        return value
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -196,7 +253,8 @@ def validate(model: type[Model], content: Mapping[str, Any], *, source: str) -> 
         path = [str(part) for part in first["loc"]]
         key = ".".join(path)
         if first["type"] == "extra_forbidden":
-            raise ConfigError(f"{source}: unknown key '{key}'{_nearest(model, path)}") from error
+            hint = f"; it is now '{MOVED[key]}'" if key in MOVED else _nearest(model, path)
+            raise ConfigError(f"{source}: unknown key '{key}'{hint}") from error
         came = "" if first["type"] == "missing" else f", got {first['input']!r}"
         raise ConfigError(f"{source}: '{key}': {first['msg'].lower()}{came}") from error
 
