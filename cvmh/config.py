@@ -42,6 +42,10 @@ class ModelSettings(Settings):
 
     name: str = "cvmh_unet_small"
     settings: dict[str, Any] = {}
+    # A bundle whose weights the network starts from; its classes and bands may be others.
+    init: Path | None = None
+    # Train the decoder and the head only; the encoder's weights and statistics stay.
+    freeze_encoder: bool = False
 
     @field_validator("settings")
     @classmethod
@@ -62,6 +66,7 @@ class DataSettings(Settings):
     # 1-based; None takes every band that is not an alpha band.
     bands: tuple[int, ...] | None = None
     tile: int = Field(256, ge=32)
+    # Tiles of one step of one process: two processes with 8 step as one with 16.
     batch: int = Field(8, ge=1)
     # None: as many crops as there are whole tiles in the split, at least 16 batches.
     crops_per_epoch: int | None = Field(None, ge=1)
@@ -131,6 +136,13 @@ class TrainSettings(Settings):
     # Stop when the validation mIoU has not risen for so many epochs; None never stops early.
     patience: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
+    # Processes of each machine, one a GPU, or several on its CPU; and how many machines.
+    devices: int = Field(1, ge=1)
+    nodes: int = Field(1, ge=1)
+    # "ddp": each process holds the network; "fsdp": they share its weights; auto: ddp.
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    # Whether batch norms see the batch of all processes, as one process with all of it would.
+    sync_batchnorm: bool = True
 
     @field_validator("class_weights", mode="before")
     @classmethod
@@ -256,7 +268,8 @@ def validate(model: type[Model], content: Mapping[str, Any], *, source: str) -> 
             hint = f"; it is now '{MOVED[key]}'" if key in MOVED else _nearest(model, path)
             raise ConfigError(f"{source}: unknown key '{key}'{hint}") from error
         came = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise ConfigError(f"{source}: '{key}': {first['msg'].lower()}{came}") from error
+        said = first["msg"].lower().removeprefix("value error, ")
+        raise ConfigError(f"{source}: '{key}': {said}{came}") from error
 
 
 def _nearest(model: type[BaseModel], path: list[str]) -> str:
