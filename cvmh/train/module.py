@@ -1,5 +1,6 @@
 """The LightningModule: one network, its loss, its optimiser and its validation scores."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -28,6 +29,7 @@ class SegmentationModule(lightning.LightningModule):
         network: maps images to logits (B, classes, H, W).
         classes: the class table.
         settings: how to train.
+        class_weights: a factor per class for the loss.
         fused: update all parameters in one pass, which is faster; not under mixed precision.
     """
 
@@ -37,6 +39,7 @@ class SegmentationModule(lightning.LightningModule):
         classes: ClassTable,
         settings: TrainSettings,
         *,
+        class_weights: Sequence[float] | None = None,
         fused: bool = False,
     ) -> None:
         super().__init__()
@@ -44,7 +47,9 @@ class SegmentationModule(lightning.LightningModule):
         self.network = network
         self.classes = classes
         self.settings = settings
-        self.loss = SegmentationLoss(cross_entropy=settings.cross_entropy, dice=settings.dice)
+        self.loss = SegmentationLoss(
+            settings.loss, class_weights=class_weights, label_smoothing=settings.label_smoothing
+        )
         self.train_loss = MeanMetric()
         self.val_loss = MeanMetric()
         self.confusion = MulticlassConfusionMatrix(len(classes), ignore_index=NODATA_ID)

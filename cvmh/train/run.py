@@ -26,6 +26,7 @@ from cvmh.models.bundle import BundleCard, save_bundle, versions
 from cvmh.models.zoo import create_model
 from cvmh.progress import Progress, silent
 from cvmh.train.callbacks import Pace, Record
+from cvmh.train.class_weights import class_weights
 from cvmh.train.module import SegmentationModule
 
 # The best network so far; it gets the bundle's name only when the run is complete.
@@ -75,6 +76,7 @@ def train(
     precision = _precision(config.train.precision, uses_gpu=uses_gpu)
     data = open_data(config.data)
     training = prepare_training(data, config, progress=progress)
+    weights = class_weights(config.train.class_weights, training.summary.class_pixels)
     lightning.seed_everything(config.train.seed, verbose=False)
     network = create_model(
         config.model.name,
@@ -87,7 +89,9 @@ def train(
     _write_state(out, training, state="training", command=command)
     # Lightning cannot clip the gradients of a fused optimiser under mixed precision.
     fused = precision == "32-true"
-    module = SegmentationModule(network, data.classes, config.train, fused=fused)
+    module = SegmentationModule(
+        network, data.classes, config.train, class_weights=weights, fused=fused
+    )
     record = Record(out, save_best=_bundle_writer(out, config, data, training), report=report)
     with _quiet(), _interruptible():
         trainer = _trainer(

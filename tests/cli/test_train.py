@@ -39,9 +39,9 @@ def test_training_tells_each_epoch_on_stderr_and_the_bundle_on_stdout(train_tiny
 
 
 def test_options_and_assignments_win_over_the_config_file(train_tiny, tmp_path):
-    assert train_tiny("--out", "run", "--seed", "7", "--set", "train.dice=0.5").code == 0
+    assert train_tiny("--out", "run", "--seed", "7", "--set", "train.loss.dice=0.5").code == 0
     config = RunConfig.read(tmp_path / "run" / "config.yaml")
-    assert (config.train.seed, config.train.dice, config.train.epochs) == (7, 0.5, 1)
+    assert (config.train.seed, config.train.loss.dice, config.train.epochs) == (7, 0.5, 1)
     assert (config.model.name, config.data.tile) == ("cvmh_unet_nano", 32)
     assert config.model.settings["stem_widths"] == [8, 16]
 
