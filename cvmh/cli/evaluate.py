@@ -30,7 +30,7 @@ def command(bundle: Path, dataset: str, root: Path | None, split: str, out: Path
     data = open_data(settings)
     loaded = load_bundle(bundle)
     with shown("auto") as progress:
-        scores = evaluate(loaded, data, split=split, progress=progress)
+        scores = evaluate(loaded, data, split=split, progress=progress).scores
     for entry in scores:
         click.echo(f"protocol {entry.protocol}, split {entry.split}")
         for name, row in entry.classes.items():

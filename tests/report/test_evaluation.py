@@ -53,7 +53,7 @@ def test_the_scores_of_a_split_are_those_counted_by_hand_from_its_masks(
     ids[0, 20:40, :30] = 1
     write_raster(root / "masks" / "s3.tif", ids, nodata=None, **place)
     counts = confusion_by_hand(bundle, root, ("s2", "s3"), tmp_path)
-    (scores,) = evaluate(bundle, open_root(root))
+    (scores,) = evaluate(bundle, open_root(root)).scores
     hits = np.diag(counts)
     iou = hits / (counts.sum(axis=0) + counts.sum(axis=1) - hits)
     f1 = 2 * hits / (counts.sum(axis=0) + counts.sum(axis=1))
@@ -76,8 +76,36 @@ def test_labelled_pixels_without_data_do_not_count(bundle, make_data, open_root)
     write_raster(
         root / "images" / "s2.tif", image, nodata=0, band_names=("red", "green", "blue"), **place
     )
-    (scores,) = evaluate(bundle, open_root(root))
+    (scores,) = evaluate(bundle, open_root(root)).scores
     assert np.sum(scores.confusion) == 28 * 64
+
+
+def test_an_observer_sees_every_row_of_every_scene_once_and_how_sure_the_network_was(
+    bundle, make_data, open_root, tmp_path
+):
+    root = make_data(splits=SPLITS, size=70)
+    blocks = []
+
+    class Collector:
+        def add(self, block):
+            blocks.append(block)
+
+    evaluation = evaluate(bundle, open_root(root), observers=[Collector()])
+    assert [block.image.stem for block in blocks] == ["s2", "s3"]
+    assert {(b.window.row, b.window.height, b.window.width) for b in blocks} == {(0, 70, 70)}
+    for block in blocks:
+        scores = tmp_path / f"{block.image.stem}_scores.tif"
+        mask = tmp_path / f"{block.image.stem}.tif"
+        predict_raster(
+            block.image.image, mask, bundle, scores=scores, scores_type="float16", overwrite=True
+        )
+        with rasterio.open(scores) as raster:
+            best = raster.read().max(axis=0)
+        np.testing.assert_array_equal(block.guess_HW, read(mask))
+        np.testing.assert_array_equal(block.truth_HW, read(block.image.label))
+        np.testing.assert_allclose(block.confidence_HW, best, atol=0.5 / 254 + 1e-3)
+    counted = sum((block.truth_HW != 255).sum() for block in blocks)
+    assert np.sum(evaluation.scores[0].confusion) == counted
 
 
 def test_progress_counts_the_images_of_the_split(bundle, make_data, open_root):
@@ -109,7 +137,7 @@ def test_a_split_without_images_is_refused(bundle, easy_data, open_root):
 
 @pytest.fixture
 def scores(bundle, easy_data, open_root):
-    return evaluate(bundle, open_root(easy_data))
+    return evaluate(bundle, open_root(easy_data)).scores
 
 
 def test_the_file_of_scores_is_a_list_with_an_entry_a_protocol(scores, tmp_path):
