@@ -68,6 +68,9 @@ class DataSettings(Settings):
     tile: int = Field(256, ge=32)
     # Tiles of one step of one process: two processes with 8 step as one with 16.
     batch: int = Field(8, ge=1)
+    # Where crops are drawn: 0 anywhere, 1 each class as often as any other, between the two by
+    # frequency^(1 - balance).
+    balance: float = Field(0.0, ge=0, le=1)
     # None: as many crops as there are whole tiles in the split, at least 16 batches.
     crops_per_epoch: int | None = Field(None, ge=1)
     # None: one worker fewer than there are cores, at most 4.
@@ -84,6 +87,18 @@ class AugmentSettings(Settings):
     contrast: float = Field(0.2, ge=0)
     band_shift: float = Field(0.1, ge=0)
     noise: float = Field(0.05, ge=0)
+    # Things appear so many times larger, from and to; drawn evenly on a logarithmic scale.
+    scale: tuple[float, float] = (1.0, 1.0)
+    # Share of crops with a box from another place, and of crops made of four places.
+    cutmix: float = Field(0.0, ge=0, le=1)
+    mosaic: float = Field(0.0, ge=0, le=1)
+
+    @field_validator("scale")
+    @classmethod
+    def _in_order(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0.1 <= scale[0] <= scale[1] <= 10:
+            raise ValueError("must be two factors from 0.1 to 10, the smaller one first")
+        return scale
 
 
 class LossSettings(Settings):
