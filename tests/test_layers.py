@@ -41,7 +41,7 @@ HOMES = {
     "albumentations": ("datasets/",),
     "cv2": ("datasets/",),
     "segmentation_models_pytorch": ("models/", "train/"),
-    "matplotlib": ("plots.py",),
+    "matplotlib": ("plots/",),
     "triton": ("ops/_triton",),
     "numba": ("ops/_numba",),
     "llvmlite": ("ops/_numba",),

@@ -1,9 +1,9 @@
-"""Pictures from arrays and tables; no window is ever opened."""
+"""Pictures from arrays: scenes, labels and masks in colours that tell something."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,18 +25,37 @@ def colour_ids(ids: NDArray[np.uint8], classes: ClassTable) -> NDArray[np.uint8]
     return palette[ids]
 
 
-def stretch(image: NDArray[Any], validity: NDArray[np.bool_]) -> NDArray[np.uint8]:
+class Range(NamedTuple):
+    """The values of an image that a picture shows as black and as white."""
+
+    low: float
+    high: float
+
+
+def find_range(image: NDArray[Any], validity: NDArray[np.bool_]) -> Range:
+    """Return the 2nd and 98th percentile of the valid pixels of the bands that are shown.
+
+    Args:
+        image: (bands, H, W), any number type.
+        validity: (H, W), true where valid.
+    """
+    values = _shown(image)[:, validity].astype(np.float64)
+    return Range(*np.percentile(values, (2, 98))) if values.size else Range(0.0, 1.0)
+
+
+def stretch(
+    image: NDArray[Any], validity: NDArray[np.bool_], limits: Range | None = None
+) -> NDArray[np.uint8]:
     """Return the first three bands (or the only one) as a picture (H, W, 3).
 
     Args:
-        image: (bands, H, W), any number type; the 2nd to 98th percentile of the valid pixels fills
-            the range, one stretch for all bands, so that colours stay true.
+        image: (bands, H, W), any number type.
         validity: (H, W), true where valid; elsewhere the picture is light grey.
+        limits: what becomes black and white, one range for all bands, so that colours stay true;
+            default :func:`find_range` of this image.
     """
-    bands = image[:3] if len(image) >= 3 else image[[0, 0, 0]]
-    values = bands[:, validity].astype(np.float64)
-    low, high = np.percentile(values, (2, 98)) if values.size else (0.0, 1.0)
-    shown = np.where(validity, bands.astype(np.float64), low)
+    low, high = limits or find_range(image, validity)
+    shown = np.where(validity, _shown(image).astype(np.float64), low)
     scaled = (shown - low) / max(high - low, 1e-12)
     picture = (np.clip(scaled, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     picture[~validity] = NODATA_COLOUR
@@ -71,33 +90,10 @@ def preview(
     write_complete(path, drawn.getvalue())
 
 
-def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write the curves of a training as PNG: losses on the left, validation scores on the right.
-
-    Args:
-        path: the PNG file.
-        rows: one mapping an epoch with ``epoch`` and any of ``train_loss``, ``val_loss``,
-            ``val_miou``, ``val_mf1``, ``val_oa``.
-    """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    for axis, names in (
-        (left, ("train_loss", "val_loss")),
-        (right, ("val_miou", "val_mf1", "val_oa")),
-    ):
-        for name in names:
-            points = [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
-            if points:
-                axis.plot(*zip(*points, strict=True), marker=".", label=name)
-        axis.set_xlabel("epoch")
-        axis.grid(alpha=0.3)
-        if axis.lines:
-            axis.legend()
-    right.set_ylim(0, 1)
-    figure.savefig(path, dpi=110, format="png")
-
-
 def _swatch(name: str, rgb: tuple[int, int, int]) -> Patch:
     red, green, blue = (part / 255 for part in rgb)
     return Patch(facecolor=(red, green, blue), edgecolor="0.4", linewidth=0.5, label=name)
+
+
+def _shown(image: NDArray[Any]) -> NDArray[Any]:
+    return image[:3] if len(image) >= 3 else image[[0, 0, 0]]

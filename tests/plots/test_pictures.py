@@ -5,7 +5,7 @@ import pytest
 from matplotlib.image import imread
 
 from cvmh.classes import ISPRS, NODATA_ID
-from cvmh.plots import NODATA_COLOUR, colour_ids, curves, preview, stretch
+from cvmh.plots import NODATA_COLOUR, colour_ids, find_range, preview, stretch
 
 IDS = np.array([[0, 5, 255], [4, 2, 6]], dtype=np.uint8)
 
@@ -80,6 +80,15 @@ def test_a_flat_or_an_empty_image_is_a_picture_too():
     assert (stretch(flat, np.zeros((4, 4), bool)) == NODATA_COLOUR).all()
 
 
+def test_one_stretch_may_serve_the_parts_of_an_image():
+    image = np.random.default_rng(2).integers(0, 4000, (3, 20, 30), dtype=np.uint16)
+    validity = np.ones((20, 30), bool)
+    whole, limits = stretch(image, validity), find_range(image, validity)
+    part = stretch(image[:, 5:9, 10:], validity[5:9, 10:], limits)
+    np.testing.assert_array_equal(part, whole[5:9, 10:])
+    assert limits == pytest.approx(np.percentile(image, (2, 98)))
+
+
 @pytest.mark.parametrize("num_panels", [1, 3])
 def test_a_preview_shows_its_panels_side_by_side_and_the_legend(tmp_path, num_panels):
     colours = [(12, 34, 56), (200, 10, 20), (1, 222, 3)][:num_panels]
@@ -97,19 +106,3 @@ def test_a_preview_shows_its_panels_side_by_side_and_the_legend(tmp_path, num_pa
     for left, right in pairwise(places):
         assert left.max() < right.min()
     assert all(has_colour(picture, rgb) for rgb in [*ISPRS.colours, NODATA_COLOUR])
-
-
-def test_curves_show_the_scores_that_there_are(tmp_path):
-    rows = [
-        {"epoch": 0, "train_loss": 1.5},
-        {"epoch": 1, "train_loss": 1.0, "val_loss": 1.2, "val_miou": 0.3, "val_mf1": 0.4},
-        {"epoch": 2, "train_loss": 0.8, "val_loss": 1.1, "val_miou": None},
-    ]
-    curves(tmp_path / "curves.png", rows)
-    curves(tmp_path / "empty.png", [])
-    full, empty = read_png(tmp_path / "curves.png"), read_png(tmp_path / "empty.png")
-    assert full.shape == empty.shape == (396, 990, 3)
-    # The first two colours of a plot: both sides have two curves.
-    for rgb in [(31, 119, 180), (255, 127, 14)]:
-        assert has_colour(full[:, :495], rgb) and has_colour(full[:, 495:], rgb)
-        assert not has_colour(empty, rgb)
