@@ -61,8 +61,20 @@ class DataSettings(Settings):
 
     dataset: str = "folder"
     root: Path | None = None
-    train_split: str = "train"
-    val_split: str = "val"
+    # How the files of a known data set lie; None: recognised by looking. See `cvmh data list`.
+    layout: str | None = None
+    # Which published split to follow; None: the one that goes with the layout.
+    splits: str | None = None
+    # Which labels to train on; "auto" takes full ones, and eroded ones where there are no others.
+    labels: Literal["auto", "full", "eroded"] = "auto"
+    # Take what is there of a known data set though parts are missing.
+    partial: bool = False
+    # Read each part of a label's colour as 0 or 255, whichever is nearer (Potsdam's tile 4_12).
+    round_colours: bool = False
+    # One split or several.
+    train_split: str | tuple[str, ...] = "train"
+    # None: no validation; the bundle is then that of the last epoch.
+    val_split: str | None = "val"
     # 1-based; None takes every band that is not an alpha band.
     bands: tuple[int, ...] | None = None
     tile: int = Field(256, ge=32)
@@ -75,6 +87,11 @@ class DataSettings(Settings):
     crops_per_epoch: int | None = Field(None, ge=1)
     # None: one worker fewer than there are cores, at most 4.
     workers: int | None = Field(None, ge=0)
+
+    @property
+    def train_splits(self) -> tuple[str, ...]:
+        """The splits that are trained on."""
+        return (self.train_split,) if isinstance(self.train_split, str) else self.train_split
 
 
 class AugmentSettings(Settings):
@@ -134,10 +151,21 @@ class TrainSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0)
     final_learning_rate: float = Field(1e-5, ge=0)
     weight_decay: float = Field(0.05, ge=0)
+    # A factor on the learning rate of the encoder, below 1 where it comes from `model.init`.
+    encoder_rate: float = Field(1.0, gt=0)
+    # A further factor for each stage between the decoder and a stage of the encoder.
+    layer_decay: float = Field(1.0, gt=0, le=1)
     # Below AdamW's customary 0.999, because short runs learn faster with a shorter memory.
     beta2: float = Field(0.98, gt=0, lt=1)
+    # How the learning rate falls after its warm-up. "one_cycle" climbs from a 25th by a cosine and
+    # moves AdamW's first beta against it: give it a long warm-up, such as 0.3.
+    schedule: Literal["cosine", "poly", "one_cycle"] = "cosine"
     # The share of the run in which the learning rate climbs.
     warmup: float = Field(0.05, ge=0, lt=1)
+    # Validate and keep a moving average of the weights with this decay a step; None: the weights.
+    ema: float | None = Field(None, gt=0, lt=1)
+    # Batches whose gradients make one step.
+    accumulate: int = Field(1, ge=1)
     # The terms of the loss by name and weight.
     loss: LossSettings = LossSettings(cross_entropy=1.0, dice=1.0)
     # The share of a label that cross-entropy and OHEM spread over all classes.
@@ -148,6 +176,10 @@ class TrainSettings(Settings):
     )
     clip_gradient: float = Field(1.0, gt=0)
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    # Let torch compile the network: minutes at the start, for steps that may be faster.
+    compile: bool = False
+    # Which epoch the bundle is of: that with the best validation mIoU, or the last.
+    select: Literal["best", "last"] = "best"
     # Stop when the validation mIoU has not risen for so many epochs; None never stops early.
     patience: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)

@@ -30,7 +30,11 @@ def check(content):
         ({"data": {"tiles": 3}}, "data.tiles", "did you mean 'data.tile'?"),
         ({"augment": {"noice": 0}}, "augment.noice", "did you mean 'augment.noise'?"),
         ({"zzz": 1}, "zzz", "known keys here are model, data, augment, train"),
-        ({"model": {"zzz": 1}}, "model.zzz", "known keys here are name, settings"),
+        (
+            {"model": {"zzz": 1}},
+            "model.zzz",
+            "known keys here are name, settings, init, freeze_encoder",
+        ),
     ],
 )
 def test_an_unknown_key_is_refused_and_the_nearest_right_one_named(content, key, hint):

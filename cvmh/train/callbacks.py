@@ -68,17 +68,23 @@ class Pace(Callback):
 
 
 class Record(Callback):
-    """Keep the history of a run and its best and last state, each file complete or not at all."""
+    """Keep the history of a run and its last state, each file complete or not at all.
+
+    ``save`` is given the module whenever its network is the one to keep: the best so far by
+    validation mIoU, or that of each epoch where the last is wanted.
+    """
 
     def __init__(
         self,
         folder: Path,
         *,
-        save_best: Callable[[SegmentationModule], None],
+        save: Callable[[SegmentationModule], None],
+        keeps_best: bool,
         report: Callable[[dict[str, float]], None],
     ) -> None:
         self.folder = folder
-        self.save_best = save_best
+        self.save = save
+        self.keeps_best = keeps_best
         self.report = report
         self.rows: list[dict[str, float]] = []
         self.best = -1.0
@@ -95,12 +101,14 @@ class Record(Callback):
         """Keep the network when its validation mIoU is the best so far."""
         scores = pl_module.scores
         miou = scores.miou if scores is not None and scores.miou is not None else 0.0
-        if miou > self.best:
+        if self.keeps_best and miou > self.best:
             self.best = miou
-            self.save_best(pl_module)
+            self.save(pl_module)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Add a row to the history; write the history, its picture and the checkpoint."""
+        if not self.keeps_best:
+            self.save(pl_module)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         row = {
             "epoch": float(trainer.current_epoch + 1),

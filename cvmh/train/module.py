@@ -13,11 +13,10 @@ from cvmh.classes import NODATA_ID, ClassTable
 from cvmh.config import TrainSettings
 from cvmh.errors import TrainingError
 from cvmh.metrics import Scores, score
+from cvmh.train.ema import averaged
 from cvmh.train.losses import SegmentationLoss
-from cvmh.train.schedule import learning_rate
-
-# Parameters that weight decay would harm: those that are no matrices, and the SSM's own.
-NO_DECAY_NAMES = ("A_log", "D", "dt_bias")
+from cvmh.train.optimiser import make_optimiser
+from cvmh.train.schedule import learning_rate, momentum
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -45,6 +44,10 @@ class SegmentationModule(lightning.LightningModule):
         super().__init__()
         self.fused = fused
         self.network = network
+        self.average = averaged(network, settings.ema) if settings.ema else None
+        if settings.compile:
+            # In place, so that the names of the weights stay.
+            network.compile()
         self.classes = classes
         self.settings = settings
         self.loss = SegmentationLoss(
@@ -57,33 +60,25 @@ class SegmentationModule(lightning.LightningModule):
         # Set by the run: the share of it that is done, 0..1.
         self.progress = 0.0
 
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is validated and kept: the average, where there is one."""
+        return self.network if self.average is None else self.average.module
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return AdamW; biases, norms, A_log and D are not decayed."""
-        decayed: list[nn.Parameter] = []
-        free: list[nn.Parameter] = []
-        for name, parameter in self.network.named_parameters():
-            keep = parameter.ndim < 2 or name.rsplit(".", 1)[-1] in NO_DECAY_NAMES
-            (free if keep else decayed).append(parameter)
-        groups = [
-            {"params": decayed, "weight_decay": self.settings.weight_decay},
-            {"params": free, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(
-            groups,
-            lr=self.settings.learning_rate,
-            betas=(0.9, self.settings.beta2),
-            fused=self.fused,
-        )
+        """Return AdamW."""
+        return make_optimiser(self.network, self.settings, fused=self.fused)
 
     def on_train_epoch_start(self) -> None:
         """Seed torch by the epoch, so that a resumed run draws the same numbers."""
         torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate by the progress of the run."""
+        """Set learning rate and momentum by the progress of the run."""
         rate = learning_rate(self.progress, self.settings)
+        betas = momentum(self.progress, self.settings), self.settings.beta2
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
-            group["lr"] = rate
+            group["lr"], group["betas"] = rate * group["factor"], betas
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch; a loss that is not finite stops the run."""
@@ -92,7 +87,13 @@ class SegmentationModule(lightning.LightningModule):
         if not torch.isfinite(loss):
             raise TrainingError(self._not_finite("loss", f"{loss.item()}", indices))
         self.train_loss.update(loss.detach())
-        return loss
+        return loss * self._share_of_step(batch_idx)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take a step, and move the average after it; Lightning calls this once a step."""
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop at a gradient that is not finite, unless a loss scaler will skip the step."""
@@ -110,7 +111,7 @@ class SegmentationModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count a batch in the confusion matrix."""
         images, labels, _ = batch
-        logits = self.network(images)
+        logits = self.kept(images)
         self.val_loss.update(self.loss(logits, labels))
         self.confusion.update(logits.argmax(dim=1), labels)
 
@@ -128,6 +129,15 @@ class SegmentationModule(lightning.LightningModule):
                 self.log(f"val_iou/{name}", float(entry.iou))
         self.confusion.reset()
         self.val_loss.reset()
+
+    def _share_of_step(self, batch_idx: int) -> float:
+        """Return what Lightning's division by ``accumulate`` lacks in an epoch's last step.
+
+        That step may have fewer batches than the others.
+        """
+        wanted = self.settings.accumulate
+        batches = int(self.trainer.num_training_batches) - batch_idx // wanted * wanted
+        return wanted / min(wanted, batches)
 
     def _not_finite(self, what: str, value: str, indices: Tensor | None) -> str:
         where = f"step {self.global_step + 1} of epoch {self.current_epoch + 1}"

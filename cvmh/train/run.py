@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import signal
 import sys
 import warnings
@@ -27,6 +28,7 @@ from cvmh.models.zoo import create_model
 from cvmh.progress import Progress, silent
 from cvmh.train.callbacks import Pace, Record
 from cvmh.train.class_weights import class_weights
+from cvmh.train.memory import fitting
 from cvmh.train.module import SegmentationModule
 
 # The best network so far; it gets the bundle's name only when the run is complete.
@@ -36,7 +38,7 @@ FINISHED = "best.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a complete run leaves: its bundle, and the best validation scores."""
+    """What a complete run leaves: its bundle, and the figures of the epoch that it is of."""
 
     bundle: Path
     scores: dict[str, Any]
@@ -68,12 +70,13 @@ def train(
     Raises:
         OutputError: ``out`` holds a run already, or cannot be written.
         ConfigError: there is nothing to resume, or a setting does not fit the data.
-        TrainingError: a loss or gradient is not finite.
+        TrainingError: a loss or gradient is not finite, or a batch does not fit in memory.
         KeyboardInterrupt: the user stopped the run; it can be resumed.
     """
     _check_folder(out, resume=resume)
     uses_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     precision = _precision(config.train.precision, uses_gpu=uses_gpu)
+    keeps_best = _keeps_best(config)
     data = open_data(config.data)
     training = prepare_training(data, config, progress=progress)
     weights = class_weights(config.train.class_weights, training.summary.class_pixels)
@@ -92,8 +95,13 @@ def train(
     module = SegmentationModule(
         network, data.classes, config.train, class_weights=weights, fused=fused
     )
-    record = Record(out, save_best=_bundle_writer(out, config, data, training), report=report)
-    with _quiet(), _interruptible():
+    record = Record(
+        out,
+        save=_bundle_writer(out, config, data, training),
+        keeps_best=keeps_best,
+        report=report,
+    )
+    with _quiet(), _interruptible(), fitting(config):
         trainer = _trainer(
             config.train,
             out,
@@ -109,7 +117,8 @@ def train(
             ckpt_path=out / "last.ckpt" if (out / "last.ckpt").exists() else None,
         )
     (out / UNFINISHED).replace(out / FINISHED)
-    best = max(record.rows, key=lambda row: row.get("val_miou", -1.0))
+    rows = record.rows if keeps_best else record.rows[-1:]
+    best = max(rows, key=lambda row: row.get("val_miou", -1.0))
     _write_state(out, training, state="finished", command=command, best=best)
     return TrainingResult(
         bundle=out / FINISHED, scores=best, epochs=len(record.rows), steps=trainer.global_step
@@ -125,8 +134,15 @@ def _check_folder(out: Path, *, resume: bool) -> None:
         raise OutputError(f"{out} is not empty; choose another --out, or continue it with --resume")
 
 
+def _keeps_best(config: RunConfig) -> bool:
+    """Say whether the best epoch is kept, and not the last; without validation none is best."""
+    if config.data.val_split is None and config.train.patience is not None:
+        raise ConfigError("train.patience needs validation; set data.val_split or leave it out")
+    return config.train.select == "best" and config.data.val_split is not None
+
+
 def _pace(config: RunConfig, training: TrainingData, progress: Progress) -> Pace:
-    steps = len(training.train_loader) * config.train.epochs
+    steps = math.ceil(len(training.train_loader) / config.train.accumulate) * config.train.epochs
     return Pace(total_steps=steps, minutes=config.train.minutes, progress=progress)
 
 
@@ -148,6 +164,7 @@ def _trainer(
         devices=1,
         precision=precision,
         max_epochs=-1 if settings.minutes else settings.epochs,
+        accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip_gradient,
         logger=TensorBoardLogger(out, name="", version="tensorboard"),
         log_every_n_steps=10,
@@ -188,11 +205,11 @@ def _bundle_writer(
             data_fingerprint=summary.fingerprint,
             splits=data.splits,
             train_split=config.data.train_split,
-            val_split=config.data.val_split,
+            val_split=config.data.val_split or "",
             scores=_brief(module.scores),
             versions=versions(),
         )
-        save_bundle(out / UNFINISHED, module.network, card)
+        save_bundle(out / UNFINISHED, module.kept, card)
 
     return write
 
