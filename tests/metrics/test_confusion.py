@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from sklearn.metrics import (
     accuracy_score,
+    cohen_kappa_score,
     confusion_matrix,
     f1_score,
     jaccard_score,
@@ -10,8 +14,8 @@ from sklearn.metrics import (
 )
 
 from cvmh.classes import ISPRS, ClassTable
-from cvmh.errors import ShapeError
-from cvmh.metrics import Scores, count_confusion, score
+from cvmh.errors import ConfigError, ShapeError
+from cvmh.metrics import Facts, Scores, count_confusion, score
 
 IDS = range(len(ISPRS))
 
@@ -57,6 +61,69 @@ def test_the_scores_are_those_of_scikit_learn(seed):
     assert found.mf1 == pytest.approx(f1_score(truth, guess, average="macro"), rel=1e-12)
     assert found.oa == pytest.approx(accuracy_score(truth, guess), rel=1e-12)
     assert [found.classes[c.name].pixels for c in ISPRS] == np.bincount(truth).tolist()
+
+
+ids = hnp.arrays(np.uint8, st.integers(1, 60), elements=st.sampled_from([0, 1, 2, 3, 4, 5, 255]))
+
+
+@settings(deadline=None)
+@given(labels=ids, seed=st.integers(0, 2**31), left_out=st.sets(st.integers(0, 4)))
+def test_whatever_classes_occur_the_scores_are_those_of_scikit_learn(labels, seed, left_out):
+    rng = np.random.default_rng(seed)
+    guesses = np.where(rng.random(labels.shape) < 0.5, labels, rng.integers(0, 6, labels.shape))
+    guesses[guesses == 255] = 5
+    truth, guess = labels[labels != 255], guesses[labels != 255]
+    names = tuple(ISPRS.names[i] for i in sorted(left_out))
+    facts = Facts(left_out=names, uncounted=names)
+    found = score(count_confusion(labels, guesses, 6), ISPRS, facts=facts)
+    kept = [i for i in IDS if i not in left_out]
+    present = [i for i in kept if i in truth or i in guess]
+    assert [i for i in kept if found.classes[ISPRS.names[i]].iou is not None] == present
+    if present:
+        macro = {"labels": present, "average": "macro", "zero_division": 0}
+        assert found.miou == pytest.approx(jaccard_score(truth, guess, **macro), abs=1e-9)
+        assert found.mf1 == pytest.approx(f1_score(truth, guess, **macro), abs=1e-9)
+    else:
+        assert (found.miou, found.mf1) == (None, None)
+    counted = np.isin(truth, kept)
+    truth, guess = truth[counted], guess[counted]
+    if not truth.size:
+        assert (found.oa, found.kappa) == (None, None)
+        return
+    assert found.oa == pytest.approx(accuracy_score(truth, guess), abs=1e-9)
+    if len(set(truth) | set(guess)) == 1:
+        # All agree, and could not have done otherwise.
+        assert found.kappa is None
+    else:
+        assert found.kappa == pytest.approx(cohen_kappa_score(truth, guess, labels=IDS), abs=1e-9)
+
+
+def test_kappa_of_more_pixels_than_a_machine_integer_squares_is_exact():
+    many = 4_000_000_000
+    counts = np.array([[many, many // 4], [many // 2, many]], dtype=np.int64)
+    found = score(counts, ClassTable(ISPRS.classes[:2]))
+    total, chance = 2.75, (1.25 * 1.5 + 1.5 * 1.25) / 2.75
+    assert found.kappa == pytest.approx((2 - chance) / (total - chance), rel=1e-12)
+
+
+def test_a_class_that_the_means_leave_out_still_counts_as_an_error_of_the_others():
+    # Two pixels of clutter, one of them taken for a car.
+    labels = np.array([4, 4, 5, 5], dtype=np.uint8)
+    counts = count_confusion(labels, np.array([4, 4, 4, 5], dtype=np.uint8), 6)
+    without = score(counts, ISPRS, facts=Facts(left_out=("clutter",)))
+    assert (without.miou, without.mf1, without.oa) == (2 / 3, pytest.approx(0.8), 0.75)
+    assert without.classes["clutter"].iou == 0.5
+    neither = score(counts, ISPRS, facts=Facts(left_out=("clutter",), uncounted=("clutter",)))
+    assert (neither.miou, neither.oa) == (2 / 3, 1.0)
+
+
+def test_means_of_no_class_are_refused():
+    with pytest.raises(ConfigError, match=r"must be left with a class, but impervious, building"):
+        score(
+            np.zeros((2, 2), int),
+            ClassTable(ISPRS.classes[:2]),
+            facts=Facts(left_out=tuple(ISPRS.names[:2])),
+        )
 
 
 def test_labels_are_rows_and_predictions_columns():
