@@ -1,18 +1,24 @@
 """Labelled images: known layouts, samples, augmentation, synthetic scenes."""
 
 from cvmh.datasets.folder import open_folder
+from cvmh.datasets.known import KNOWN, KnownSet, open_known
 from cvmh.datasets.labelled import LabelEncoding, LabelledImage, SegmentationData
-from cvmh.datasets.loading import TrainingData, open_data, prepare_training
+from cvmh.datasets.loading import TrainingData, prepare_training
+from cvmh.datasets.opening import find_known, open_data
 from cvmh.datasets.summary import DataSummary, summarise
 
 __all__ = [
+    "KNOWN",
     "DataSummary",
+    "KnownSet",
     "LabelEncoding",
     "LabelledImage",
     "SegmentationData",
     "TrainingData",
+    "find_known",
     "open_data",
     "open_folder",
+    "open_known",
     "prepare_training",
     "summarise",
 ]

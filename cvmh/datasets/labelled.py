@@ -1,6 +1,6 @@
 """Labelled images, and how the values of their labels stand for classes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,8 @@ from cvmh.classes import NODATA_ID, ClassTable
 from cvmh.errors import DataError
 
 Colour = tuple[int, int, int]
+# From here on a part of a colour counts as 255 where colours are rounded.
+HALF = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +22,14 @@ class LabelEncoding:
 
     ``values`` maps the values of a single band, ``colours`` those of a picture (red, green, blue);
     with neither, a value is a class id and 255 is ignored. What a table does not name is an error
-    when a label is read, never a class.
+    when a label is read, never a class. With ``rounded`` each part of a colour counts as 0 or 255,
+    whichever is nearer: for labels of pure colours that went through lossy compression.
     """
 
     num_classes: int
     values: Mapping[int, int] | None = None
     colours: Mapping[Colour, int] | None = None
+    rounded: bool = False
 
     @property
     def num_bands(self) -> int:
@@ -50,10 +54,16 @@ class LabelEncoding:
             pixels_CHW: (1, H, W) of any number type, or (3 or 4, H, W) uint8 for colours.
         """
         codes, ids = self._table
-        pixels = _packed(pixels_CHW) if self.colours is not None else pixels_CHW[0]
+        pixels = pixels_CHW[0] if self.colours is None else self._packed(pixels_CHW)
         place = np.minimum(np.searchsorted(codes, pixels), len(codes) - 1)
         unknown = codes[place] != pixels
         return np.where(unknown, np.uint8(NODATA_ID), ids[place]), unknown
+
+    def _packed(self, pixels_CHW: NDArray[np.generic]) -> NDArray[np.int64]:
+        colours = pixels_CHW[:3].astype(np.int64)
+        if self.rounded:
+            colours = np.where(colours >= HALF, 255, 0)
+        return (colours[0] << 16) | (colours[1] << 8) | colours[2]
 
     @cached_property
     def _table(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -72,7 +82,7 @@ class LabelledImage:
     """An image, its label raster, and the split that it belongs to.
 
     ``eroded`` is the same label with the pixels along class borders ignored, where the data set
-    comes with one; some protocols score on it.
+    comes with one; some protocols score on it. Where that is the only one, ``label`` is it too.
     """
 
     stem: str
@@ -81,14 +91,20 @@ class LabelledImage:
     split: str
     eroded: Path | None = None
 
+    @property
+    def has_full_label(self) -> bool:
+        """True if ``label`` is not an eroded one."""
+        return self.label != self.eroded
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationData:
     """Labelled images with one class table.
 
     ``label_set`` says what the labels of the images are: "full", or "eroded" where the data set on
-    disk has only those. ``layout`` and ``splits`` name how the files lie and which published
-    split is followed. ``band_names`` are declared where the files name none.
+    disk has only those (each image tells by ``has_full_label``). ``layout`` and ``splits`` name
+    how the files lie and which published split is followed. ``band_names`` are declared where the
+    files name none or wrong ones. ``unlabelled`` says why some splits have no labels.
     """
 
     name: str
@@ -101,25 +117,45 @@ class SegmentationData:
     splits: str = "own"
     band_names: tuple[str, ...] | None = None
     gsd: float | None = None
+    unlabelled: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Take class ids as the values of the labels where nothing else is said."""
         if self.encoding is None:
             object.__setattr__(self, "encoding", LabelEncoding(num_classes=len(self.classes)))
 
-    def of_split(self, *splits: str) -> tuple[LabelledImage, ...]:
+    def of_split(self, *splits: str | Sequence[str]) -> tuple[LabelledImage, ...]:
         """Return the images of one or several splits.
 
         Raises:
             DataError: a split has none; the message names the splits that there are.
         """
-        for split in splits:
+        wanted = [
+            name for split in splits for name in ([split] if isinstance(split, str) else split)
+        ]
+        for split in wanted:
             if not any(image.split == split for image in self.images):
+                if split in self.unlabelled:
+                    raise DataError(
+                        f"split '{split}' of {self.name} has no labels ({self.unlabelled[split]}); "
+                        "take another split, or look at its masks with 'cvmh predict'"
+                    )
                 found = ", ".join(sorted({image.split for image in self.images}))
                 raise DataError(f"{self.root}: no image is in split '{split}'; there are: {found}")
-        return tuple(image for image in self.images if image.split in splits)
+        return tuple(image for image in self.images if image.split in wanted)
 
+    def bands_named(self, names: Sequence[str]) -> tuple[int, ...] | None:
+        """Return the numbers (1-based) of bands by the declared names, None if none are declared.
 
-def _packed(pixels_CHW: NDArray[np.generic]) -> NDArray[np.int64]:
-    red, green, blue = pixels_CHW[:3].astype(np.int64)
-    return (red << 16) | (green << 8) | blue
+        Raises:
+            DataError: names are declared, but not these.
+        """
+        if self.band_names is None:
+            return None
+        if missing := [name for name in names if name not in self.band_names]:
+            raise DataError(
+                f"data set {self.name} in layout {self.layout} must have the bands "
+                f"{', '.join(names)}, but has {', '.join(self.band_names)}, not "
+                f"{', '.join(missing)}"
+            )
+        return tuple(self.band_names.index(name) + 1 for name in names)

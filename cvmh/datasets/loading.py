@@ -1,9 +1,8 @@
 """From settings to loaders: what a run trains and validates on."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -11,15 +10,13 @@ from torch.utils.data import DataLoader
 from cvmh.config import DataSettings, RunConfig
 from cvmh.datasets.augment import Augmentation
 from cvmh.datasets.crops import EpochSampler, Reader, TrainingCrops, ValidationTiles, seed_worker
-from cvmh.datasets.folder import open_folder
 from cvmh.datasets.labelled import SegmentationData
+from cvmh.datasets.opening import check_splits
 from cvmh.datasets.reading import ImageBands
 from cvmh.datasets.summary import DataSummary, summarise
 from cvmh.errors import ConfigError
 from cvmh.progress import Progress, silent
 
-# The data sets that can be read, by name.
-DATASETS: Mapping[str, Callable[[Path], SegmentationData]] = {"folder": open_folder}
 MIN_BATCHES = 16
 MAX_WORKERS = 4
 
@@ -33,35 +30,18 @@ class TrainingData:
     val_loader: DataLoader[Any]
 
 
-def open_data(settings: DataSettings) -> SegmentationData:
-    """Open the data set that the settings name.
-
-    Raises:
-        ConfigError: the name is unknown, or there is no root.
-        DataError: the data set on disk is incomplete.
-    """
-    if settings.dataset not in DATASETS:
-        raise ConfigError(
-            f"there is no data set '{settings.dataset}'; known: {', '.join(DATASETS)}"
-        )
-    if settings.root is None:
-        raise ConfigError(
-            f"data set '{settings.dataset}' needs the folder it is in; give --data ROOT"
-        )
-    return DATASETS[settings.dataset](settings.root)
-
-
 def prepare_training(
     data: SegmentationData, config: RunConfig, *, progress: Progress = silent
 ) -> TrainingData:
     """Summarise the training split and build the loaders of a run.
 
     Raises:
-        ConfigError: an epoch has fewer crops than a batch.
+        ConfigError: an epoch has fewer crops than a batch, or the splits must not be used so.
         DataError: a split is empty, or images and labels do not fit together.
         RasterError: a file cannot be read.
     """
     settings = config.data
+    check_splits(settings, data)
     if settings.crops_per_epoch is not None and settings.crops_per_epoch < settings.batch:
         raise ConfigError(
             f"data.crops_per_epoch must be at least data.batch, {settings.batch}, "
@@ -95,8 +75,10 @@ def prepare_training(
     )
 
 
-def make_reader(data: SegmentationData, split: str, summary: DataSummary, *, tile: int) -> Reader:
-    """Build the reader of a split that scales its images by a summary."""
+def make_reader(
+    data: SegmentationData, split: str | Sequence[str], summary: DataSummary, *, tile: int
+) -> Reader:
+    """Build the reader of a split, or of several, that scales its images by a summary."""
     return Reader(
         data.of_split(split),
         data.encoding,

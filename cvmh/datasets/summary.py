@@ -45,12 +45,12 @@ class DataSummary(Settings):
 
 def summarise(
     data: SegmentationData,
-    split: str,
+    split: str | Sequence[str],
     *,
     bands: Sequence[int] | None = None,
     progress: Progress = silent,
 ) -> DataSummary:
-    """Read a split once and return what training needs to know about it.
+    """Read a split, or several, once and return what training needs to know about them.
 
     The result is kept in the cache folder (``CVMH_CACHE``, default ``~/.cache/cvmh``) under the
     fingerprint of the files, so that the second run on the same data starts at once.

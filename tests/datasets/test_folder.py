@@ -160,7 +160,7 @@ def test_open_data_finds_the_layout_by_name(root):
 
 
 def test_open_data_names_the_layouts_that_it_knows():
-    message = message_of(lambda: open_data(DataSettings(dataset="loveda")), ConfigError)
-    assert message == "there is no data set 'loveda'; known: folder"
+    message = message_of(lambda: open_data(DataSettings(dataset="lovda")), ConfigError)
+    assert message == "there is no data set 'lovda'; did you mean 'loveda'?"
     message = message_of(lambda: open_data(DataSettings()), ConfigError)
     assert message == "data set 'folder' needs the folder it is in; give --data ROOT"

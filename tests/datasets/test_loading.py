@@ -136,8 +136,27 @@ def test_an_epoch_sees_as_many_pixels_as_the_split_has_but_a_few_batches_at_leas
 
 
 def test_an_empty_split_is_refused(root):
-    with pytest.raises(DataError, match="no image is in split 'test'; there are: train, val"):
+    message = "no image is in split 'hold' to validate on; there are: train, val; make one with"
+    with pytest.raises(DataError, match=message):
+        load(root, data={"val_split": "hold"})
+    with pytest.raises(DataError, match="no image is in split 'dev'; there are: train, val"):
+        load(root, data={"train_split": ["train", "dev"]})
+
+
+def test_a_network_is_not_selected_on_what_it_must_not_know(root):
+    with pytest.raises(ConfigError, match=r"data\.val_split must not be 'test'"):
         load(root, data={"val_split": "test"})
+    with pytest.raises(ConfigError, match="must be a split that is not trained on, got 'val'"):
+        load(root, data={"train_split": ["train", "val"]})
+
+
+def test_several_splits_are_trained_on_together(root):
+    alone, both = (
+        load(root, data={"train_split": splits, "val_split": None})
+        for splits in ("train", ["train", "val"])
+    )
+    assert len(both.train_loader.dataset.reader.images) == 3
+    assert sum(both.summary.class_pixels) > sum(alone.summary.class_pixels)
 
 
 def test_a_wrong_label_for_validation_is_found_before_training(make_folder, draw):

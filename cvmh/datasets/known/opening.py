@@ -1,0 +1,147 @@
+"""Opening a known data set, or saying in one sentence why that is not possible."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from cvmh.datasets.known.sets import KnownSet, Splits
+from cvmh.datasets.known.survey import Missing, Survey, survey
+from cvmh.datasets.labelled import LabelledImage, SegmentationData
+from cvmh.errors import ConfigError, DataError
+
+# So many names of missing images are told.
+NAMED = 3
+
+
+def open_known(
+    known: KnownSet,
+    root: Path,
+    *,
+    layout: str | None = None,
+    splits: str | None = None,
+    labels: str = "auto",
+    partial: bool = False,
+) -> SegmentationData:
+    """Find the images and labels of a known data set in a folder; no pixel is read.
+
+    Args:
+        known: the data set.
+        root: the folder that it is in.
+        layout: how the files lie; default recognised by looking.
+        splits: which published split to follow; default the one that goes with the layout.
+        labels: "full" or "eroded" labels, or "auto": full ones where there are some.
+        partial: take what is there though parts are missing.
+
+    Raises:
+        ConfigError: the data set has no such layout or split table.
+        DataError: the folder does not hold the data set, or parts of it are missing.
+    """
+    check_names(known, layout=layout, splits=splits)
+    if not root.is_dir():
+        raise DataError(f"folder {root} does not exist; {_needs(known, layout)}")
+    found = survey(known, root, layout=layout, splits=splits)
+    if found is None:
+        raise DataError(f"{root} holds no {known.title}: {_seen(root)}; {_needs(known, layout)}")
+    if found.missing and not partial:
+        raise DataError(_incomplete(found))
+    return SegmentationData(
+        name=known.name,
+        root=found.base,
+        classes=known.classes,
+        images=tuple(_with_label(image, labels, known) for image in found.images),
+        encoding=found.layout.encoding,
+        label_set="eroded" if _all_eroded(found, labels) else "full",
+        layout=found.layout.name,
+        splits=found.splits,
+        band_names=found.layout.band_names,
+        gsd=known.gsd,
+        unlabelled=found.unlabelled,
+    )
+
+
+def check_names(known: KnownSet, *, layout: str | None, splits: str | None) -> None:
+    """Refuse a layout or split table that the data set has not, or that do not fit together.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    names = [entry.name for entry in known.layouts]
+    if layout is not None and layout not in names:
+        raise ConfigError(
+            f"data.layout of {known.name} must be one of {', '.join(names)}, got '{layout}'"
+        )
+    fitting = known.splits if layout is None else known.layout(layout).splits
+    if splits is not None and splits not in fitting:
+        where = known.name if layout is None else f"{known.name} in layout {layout}"
+        raise ConfigError(
+            f"data.splits of {where} must be one of {', '.join(fitting)}, got '{splits}'"
+        )
+
+
+def expected_files(known: KnownSet, layout: str | None = None) -> str:
+    """Return what a folder must hold, for people: image and label patterns of each layout."""
+    parts = []
+    for entry in known.layouts:
+        if layout in (None, entry.name):
+            label = (*entry.label, *entry.eroded)[0]
+            parts.append(f"{entry.image} with {label} ({entry.name})")
+    return "; or ".join(parts)
+
+
+def _needs(known: KnownSet, layout: str | None) -> str:
+    return (
+        f"it must hold {expected_files(known, layout)}; {known.get}; "
+        "layouts are described in data/README.md"
+    )
+
+
+def _seen(root: Path) -> str:
+    names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
+    if not names:
+        return "it is empty"
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"there are {', '.join(names[:NAMED])}{more}"
+
+
+def _incomplete(found: Survey) -> str:
+    parts = "; ".join(map(_told, found.missing))
+    hint = f"; {found.known.hint}" if found.known.hint else ""
+    return (
+        f"{found.known.title} in {found.base} (layout {found.layout.name}, splits {found.splits}) "
+        f"is not complete: {parts}{hint}; fetch the rest ({found.known.get}), or take what is "
+        "there with data.partial=true"
+    )
+
+
+def _told(entry: Missing) -> str:
+    if entry.part == "list":
+        return f"the list of split {entry.split}, {entry.names[0]}, is missing"
+    what = f"{entry.part}s of {entry.count} of {entry.expected} images of split {entry.split}"
+    if not entry.names:
+        return f"{what} are missing"
+    more = ", ..." if len(entry.names) > NAMED else ""
+    return f"{what} are missing ({', '.join(entry.names[:NAMED])}{more})"
+
+
+def _with_label(image: LabelledImage, labels: str, known: KnownSet) -> LabelledImage:
+    if labels == "eroded":
+        if image.eroded is None:
+            raise DataError(
+                f"data.labels=eroded needs an eroded label of each image of {known.name}, but "
+                f"{image.image} has none; fetch the labels without boundaries, or use full ones"
+            )
+        return replace(image, label=image.eroded)
+    if labels == "full" and not image.has_full_label:
+        raise DataError(
+            f"data.labels=full needs a full label of each image of {known.name}, but "
+            f"{image.image} has only an eroded one, {image.label.name}"
+        )
+    return image
+
+
+def _all_eroded(found: Survey, labels: str) -> bool:
+    return labels == "eroded" or not any(image.has_full_label for image in found.images)
+
+
+def describe_splits(splits: Splits) -> str:
+    """Return the splits with their numbers of images, for people."""
+    return ", ".join(f"{split} {count}" for split, count in splits.expected.items())
