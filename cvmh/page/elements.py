@@ -5,7 +5,7 @@ Text is escaped wherever it enters a page, unless it is :class:`Html` already.
 
 import base64
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import resources
 
 import numpy as np
@@ -49,7 +49,12 @@ def folded(summary: str, *content: str) -> Html:
 
 
 def table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, kind: str = ""
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    caption: str,
+    kind: str = "",
+    texts: Collection[int] = (),
 ) -> Html:
     """Return a table whose first row and first column are headers.
 
@@ -58,13 +63,21 @@ def table(
         rows: the cells; the first of each row is the row's header.
         caption: what the table shows, for everybody and for screen readers.
         kind: "" aligns all but the first column to the right, as numbers are; "text" to the left.
+        texts: which columns, counted from 0, to align to the left one by one.
     """
-    top = joined(element("th", cell, attributes={"scope": "col"}) for cell in head)
+    left = [{"class": "left"} if column in texts else {} for column in range(len(head))]
+    top = joined(
+        element("th", cell, attributes={"scope": "col", **side})
+        for cell, side in zip(head, left, strict=True)
+    )
     body = joined(
         element(
             "tr",
             element("th", row[0], attributes={"scope": "row"}),
-            *(element("td", cell) for cell in row[1:]),
+            *(
+                element("td", cell, attributes=side)
+                for cell, side in zip(row[1:], left[1:], strict=True)
+            ),
         )
         for row in rows
     )
