@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from cvmh.cli.doctor import doctor
 from cvmh.cli.progress import shown
 from cvmh.cli.verb import PATH, Verb
 
@@ -11,6 +12,9 @@ from cvmh.cli.verb import PATH, Verb
 @click.group()
 def command() -> None:
     """Make labelled data sets."""
+
+
+command.add_command(doctor)
 
 
 @command.command(cls=Verb)

@@ -15,6 +15,7 @@ from cvmh.version import VERSION
 # A promise to users and their scripts: change it on purpose, and say so in CHANGES.md.
 COMMON = {"--help", "--verbose", "-h", "-v"}
 OPTIONS = {
+    "data doctor": {"--html", "--json", "--layout", "--overwrite", "--strict"},
     "data synth": {"--gsd", "--scenes", "--seed", "--size"},
     "demo": {"--out", "--overwrite", "--seed"},
     "evaluate": {"--data", "--dataset", "--out", "--split"},

@@ -1,0 +1,268 @@
+"""Label values that stand for no class: strange colours, ids counted from 1, pictures for ids."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cvmh.classes import NODATA_ID, ClassTable
+from cvmh.datasets.doctor.facts import Examination, RasterFacts
+from cvmh.datasets.doctor.finding import Finding, Place, counted, places_of
+from cvmh.datasets.doctor.survey import is_picture
+from cvmh.errors import CvmhError
+from cvmh.geo.raster import Raster
+
+# More values than this are told of together: the labels were blurred or compressed with loss.
+MOST_VALUES = 12
+# A colour belongs to a class if it is so near (of 442 at most), and the next class is farther.
+NEAREST, CLEARER = 100.0, 0.7
+LOSSY = (".jpg", ".jpeg")
+# A picture is judged by so many pixels a side.
+SAMPLE = 512
+# What reducing zero twice leaves in uint8: 0 -> 255 -> 254.
+TWICE_REDUCED = 254
+
+
+def find_unknown_values(examination: Examination) -> Iterator[Finding]:
+    """Count the pixels of every value that no class has."""
+    pixels, files, firsts = _gather(examination)
+    explained = _explained(examination, set(pixels))
+    left = {value: count for value, count in pixels.most_common() if value not in explained}
+    if len(left) > MOST_VALUES:
+        yield _too_many(examination, left, files, firsts)
+        return
+    for value, count in left.items():
+        name = _name(value, examination)
+        yield Finding(
+            code="unknown-value",
+            severity="error",
+            what=(
+                f"{name} in {counted(count, 'pixel')} of {counted(len(files[value]), 'label')} "
+                "is no class"
+            ),
+            fix=_suggest(value, examination),
+            places=(firsts[value], *places_of(files[value][1:])),
+            counts={"pixels": count, "files": len(files[value]), "value": value},
+        )
+
+
+def find_shifted_ids(examination: Examination) -> Iterator[Finding]:
+    """Tell ids that were counted from 1, and zeros that were taken away twice."""
+    if examination.data.encoding.colours or examination.data.encoding.values:
+        return
+    pixels, files, firsts = _gather(examination)
+    counts, last = examination.class_pixels(), len(examination.classes)
+    places = (firsts[last], *places_of(files[last][1:])) if last in pixels else ()
+    if last in pixels and not set(pixels) - {last, TWICE_REDUCED}:
+        zeros = int(counts[0])
+        labels = [f.entry.label for f in examination.images if f.labels is not None]
+        yield Finding(
+            code="off-by-one",
+            severity="error",
+            what=(
+                f"the labels hold ids {0 if zeros else 1}..{last} where "
+                f"0..{last - 1} are expected, {last} in {pixels[last]:,} pixels"
+                + (f" and 0 in {zeros:,}" if zeros else " and 0 nowhere")
+            ),
+            fix=(
+                "0 seems to mean 'not labelled': write 255 for it and subtract 1 from the others"
+                if zeros
+                else "subtract 1 from every id"
+            ),
+            places=places,
+            counts={"pixels": pixels[last], "zeros": zeros, "files": len(labels)},
+        )
+    yield from _reduced_twice(examination, pixels, files, firsts)
+
+
+def find_pictures(examination: Examination) -> Iterator[Finding]:
+    """Name labels that have other bands than their encoding, and labels stored with loss."""
+    wrong = [
+        facts.label
+        for facts in examination.images
+        if facts.label is not None and is_picture(facts.label, examination.data.encoding)
+    ]
+    if wrong:
+        wanted = "one band of class ids"
+        if examination.data.encoding.colours is not None:
+            wanted = "three bands in the colours of the classes"
+        yield Finding(
+            code="label-bands",
+            severity="error",
+            what=(
+                f"{counted(len(wrong), 'label')} with {wrong[0].num_bands} bands where "
+                f"{wanted} is expected"
+            ),
+            fix=_describe_picture(wrong[0], examination),
+            places=places_of([label.path for label in wrong]),
+            counts={"files": len(wrong)},
+        )
+    lossy = [f.entry.label for f in examination.images if f.entry.label.suffix.lower() in LOSSY]
+    if lossy:
+        yield Finding(
+            code="lossy-label",
+            severity="warning",
+            what=f"{counted(len(lossy), 'label')} in JPEG, whose compression changes values",
+            fix="write the labels as PNG or GeoTIFF from their source",
+            places=places_of(lossy),
+            counts={"files": len(lossy)},
+        )
+
+
+def _gather(
+    examination: Examination,
+) -> tuple[Counter[int], dict[int, list[Path]], dict[int, Place]]:
+    pixels: Counter[int] = Counter()
+    files: dict[int, list[Path]] = {}
+    firsts: dict[int, Place] = {}
+    for facts in examination.images:
+        if facts.labels is None:
+            continue
+        pixels.update(facts.labels.unknown)
+        for value in facts.labels.unknown:
+            files.setdefault(value, []).append(facts.entry.label)
+            firsts.setdefault(value, facts.labels.first_unknown[value])
+    return pixels, files, firsts
+
+
+def _explained(examination: Examination, values: set[int]) -> set[int]:
+    """Return the values that find_shifted_ids tells of."""
+    if examination.data.encoding.colours or examination.data.encoding.values:
+        return set()
+    last = len(examination.classes)
+    alone = last in values and not values - {last, TWICE_REDUCED}
+    return ({last} if alone else set()) | (values & {TWICE_REDUCED})
+
+
+def _reduced_twice(
+    examination: Examination,
+    pixels: Counter[int],
+    files: dict[int, list[Path]],
+    firsts: dict[int, Place],
+) -> Iterator[Finding]:
+    if TWICE_REDUCED not in pixels or len(examination.classes) >= TWICE_REDUCED:
+        return
+    missing = int(examination.class_pixels()[-1]) == 0
+    yield Finding(
+        code="reduced-twice",
+        severity="error",
+        what=(
+            f"{counted(pixels[TWICE_REDUCED], 'pixel')} of "
+            f"{counted(len(files[TWICE_REDUCED]), 'label')} hold 254"
+            + (f", and the last class '{examination.classes.names[-1]}' occurs nowhere" * missing)
+            + ": 1 was taken from every id twice (reduce_zero_label)"
+        ),
+        fix="make the labels anew from their source, with zero reduced once",
+        places=(firsts[TWICE_REDUCED], *places_of(files[TWICE_REDUCED][1:])),
+        counts={"pixels": pixels[TWICE_REDUCED], "files": len(files[TWICE_REDUCED])},
+    )
+
+
+def _too_many(
+    examination: Examination,
+    left: dict[int, int],
+    files: dict[int, list[Path]],
+    firsts: dict[int, Place],
+) -> Finding:
+    named = {path for value in left for path in files[value]}
+    ordered = sorted(named)
+    most = next(iter(left))
+    total = sum(f.labels.num_unknown for f in examination.images if f.labels is not None)
+    examples = ", ".join(_name(value, examination) for value in list(left)[:3])
+    return Finding(
+        code="unknown-values",
+        severity="error",
+        what=(
+            f"{counted(total, 'pixel')} of {counted(len(ordered), 'label')} hold values that are "
+            f"no class, {len(left):,} different ones, such as {examples}"
+        ),
+        fix=(
+            "labels look so when they were resampled smoothly or compressed with loss; make them "
+            "anew with nearest neighbours as PNG or GeoTIFF"
+            + ", or set data.round_colours=true"
+            * _would_round(left, examination)
+        ),
+        places=(firsts[most], *places_of([p for p in ordered if p != firsts[most].file])),
+        counts={"pixels": total, "values": len(left), "files": len(ordered)},
+    )
+
+
+def _would_round(left: dict[int, int], examination: Examination) -> bool:
+    """True if nearly all pixels have a class's colour once its parts are taken as 0 or 255."""
+    colours = examination.data.encoding.colours
+    if colours is None:
+        return False
+    rounded = {v: tuple(255 * (part >= 128) for part in _rgb(v)) for v in left}
+    known = sum(count for value, count in left.items() if rounded[value] in colours)
+    return known >= 0.99 * sum(left.values())
+
+
+def _name(value: int, examination: Examination) -> str:
+    if examination.data.encoding.colours is not None:
+        return f"the colour {_rgb(value)}"
+    return f"the value {value}"
+
+
+def _rgb(value: int) -> tuple[int, int, int]:
+    return value >> 16, value >> 8 & 255, value & 255
+
+
+def _suggest(value: int, examination: Examination) -> str:
+    colours = examination.data.encoding.colours
+    if colours is None:
+        return (
+            f"write the right class id for it, or {NODATA_ID} where it does not count; "
+            f"the set has {examination.data.encoding.known}"
+        )
+    near = nearest_class(_rgb(value), list(colours))
+    if near is None:
+        return "no class has a colour near it; write a class colour, or add the class to the table"
+    names = examination.classes.names
+    meant = colours[near]
+    label = "what is ignored" if meant == NODATA_ID else f"class '{names[meant]}'"
+    return f"it seems to mean {label}, whose colour is {near}; write that colour for it"
+
+
+def nearest_class(
+    rgb: tuple[int, int, int], colours: list[tuple[int, int, int]]
+) -> tuple[int, int, int] | None:
+    """Return the colour that another one is meant to be, None if there is no clear one."""
+    distances = np.linalg.norm(np.array(colours, dtype=float) - np.array(rgb), axis=1)
+    order = np.argsort(distances)
+    first = distances[order[0]]
+    if first > NEAREST or (len(order) > 1 and first > CLEARER * distances[order[1]]):
+        return None
+    return colours[int(order[0])]
+
+
+def _describe_picture(label: RasterFacts, examination: Examination) -> str:
+    """Say what a label of three bands is, judged by a sample of its pixels."""
+    plain = "write one band of class ids, 255 where a pixel does not count"
+    if examination.data.encoding.colours is not None:
+        return "write the labels in the colours of the classes, or say that they hold ids"
+    try:
+        with Raster(label.path) as raster:
+            pixels = raster.read_small(range(1, min(3, raster.num_bands) + 1), most=SAMPLE)
+    except CvmhError:
+        return plain
+    if all(np.array_equal(band, pixels[0]) for band in pixels):
+        values = np.unique(pixels[0])
+        if len(values) > len(examination.classes):
+            return (
+                f"they are grey pictures of {len(values)} values, {values[0]}..{values[-1]}, with "
+                f"soft edges: put each pixel to its nearest class, then {plain}"
+            )
+        return f"all bands are alike: {plain}"
+    share = _share_in_colours(pixels, examination.classes)
+    if share > 0.5:
+        return f"{share:.0%} of the pixels have a class's colour in classes.json: {plain}"
+    return plain
+
+
+def _share_in_colours(pixels: np.ndarray, classes: ClassTable) -> float:
+    if len(pixels) < 3:
+        return 0.0
+    flat = pixels[:3].reshape(3, -1).T.astype(int)
+    known = np.array(classes.colours)
+    return float((flat[:, None] == known).all(axis=2).any(axis=1).mean())
