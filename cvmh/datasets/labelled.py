@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from cvmh.classes import NODATA_ID, ClassTable
 from cvmh.errors import DataError
 
 Colour = tuple[int, int, int]
+# The bits of a value, for dtypes and numbers of bands where a table of all values is quickest.
+LOOKED_UP = {("uint8", 1): 8, ("uint16", 1): 16, ("uint8", 3): 24}
 # From here on a part of a colour counts as 255 where colours are rounded.
 HALF = 128
 
@@ -55,6 +57,11 @@ class LabelEncoding:
         """
         codes, ids = self._table
         pixels = pixels_CHW[0] if self.colours is None else self._packed(pixels_CHW)
+        bits = LOOKED_UP.get((pixels_CHW.dtype.name, self.num_bands))
+        if bits is not None:
+            found = _lookup(bits, tuple(codes.tolist()), tuple(ids.tolist()))[pixels]
+            # Where nothing is known, 0 - 1 becomes 255.
+            return (found - np.uint16(1)).astype(np.uint8), found == 0
         place = np.minimum(np.searchsorted(codes, pixels), len(codes) - 1)
         unknown = codes[place] != pixels
         return np.where(unknown, np.uint8(NODATA_ID), ids[place]), unknown
@@ -159,3 +166,16 @@ class SegmentationData:
                 f"{', '.join(missing)}"
             )
         return tuple(self.band_names.index(name) + 1 for name in names)
+
+
+@lru_cache(maxsize=8)
+def _lookup(bits: int, codes: tuple[int, ...], ids: tuple[int, ...]) -> NDArray[np.uint16]:
+    """Return a table from value to id + 1, 0 where a value is not known.
+
+    Of the table of all colours only the pages that are looked at take memory.
+    """
+    table = np.zeros(1 << bits, dtype=np.uint16)
+    for code, class_id in zip(codes, ids, strict=True):
+        if 0 <= code < len(table):
+            table[code] = class_id + 1
+    return table
