@@ -58,6 +58,25 @@ def match_bands(
     return filled
 
 
+def match_names(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
+    """Return for each wanted band its index among known ones, None where it is none of them.
+
+    Bands are matched by name; where there are as many as are wanted, a band whose name says nothing
+    is matched to what is left, in order.
+    """
+    names = [_plain(name) for name in known]
+    found = {name: index for index, name in reversed(list(enumerate(names)))}
+    chosen = [found.get(_plain(name)) for name in wanted]
+    if len(known) != len(wanted):
+        return chosen
+    free = iter([index for index in range(len(known)) if index not in chosen])
+    for position, name in enumerate(wanted):
+        if chosen[position] is None:
+            index = next(free)
+            chosen[position] = None if _contradicts(_plain(name), names[index]) else index
+    return chosen
+
+
 def _checked(explicit: Sequence[int], wanted: Sequence[str], raster: Raster) -> tuple[int, ...]:
     if len(explicit) != len(wanted):
         raise RasterError(
