@@ -44,6 +44,28 @@ class Reliability(BaseModel):
         return sum(self.counts)
 
 
+class Calibration(BaseModel):
+    """What dividing the scores before the softmax by one temperature did, on a validation split.
+
+    ``before`` and ``after`` are the reliabilities with temperature 1 and with the fitted one,
+    ``nll_before`` and ``nll_after`` the mean negative log of the scores of the true classes, all
+    over the same pixels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    split: str
+    nll_before: float
+    nll_after: float
+    before: Reliability
+    after: Reliability
+
+    @property
+    def pixels(self) -> int:
+        """The number of labelled pixels that the temperature was fitted to."""
+        return self.after.pixels
+
+
 class ReliabilityCounter:
     """Adds up pixels by predicted class and confidence; its size does not depend on their number.
 

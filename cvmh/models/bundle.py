@@ -17,6 +17,8 @@ from cvmh.classes import ClassTable
 from cvmh.config import Settings, validate
 from cvmh.errors import BundleError, ConfigError
 from cvmh.files import write_complete
+from cvmh.metrics.areas import AreaSample
+from cvmh.metrics.calibration import Calibration
 from cvmh.models.zoo import create_model
 from cvmh.version import VERSION
 
@@ -31,7 +33,9 @@ class BundleCard(Settings):
     ``mean`` and ``std`` are per band, in the units of the raster's ``dtype``; ``gsd`` is the
     ground sampling distance of training in metres per pixel; ``tile`` is in pixels. ``splits``
     names the table that divides the data set, ``train_split`` and ``val_split`` what of it the
-    weights were fitted to and selected on; all three are empty where that is not known.
+    weights were fitted to and selected on; all three are empty where that is not known. Scores
+    are the softmax of the network's output over ``temperature``; ``calibration`` says what that
+    did, None where it was not fitted. ``area_sample`` is what areas are estimated from.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -47,6 +51,8 @@ class BundleCard(Settings):
     gsd: float | None = None
     tile: int = 256
     temperature: float = Field(1.0, gt=0)
+    calibration: Calibration | None = None
+    area_sample: AreaSample | None = None
     dataset: str = ""
     data_fingerprint: str = ""
     splits: str = ""
@@ -70,6 +76,13 @@ class BundleCard(Settings):
         if info.field_name == "std" and min(values) <= 0:
             raise ValueError("every deviation must be above 0")
         return values
+
+    @field_validator("area_sample")
+    @classmethod
+    def _check_sample(cls, value: AreaSample | None, info: ValidationInfo) -> AreaSample | None:
+        if value is not None and "classes" in info.data:
+            value.counts(len(info.data["classes"]))
+        return value
 
     @field_serializer("classes")
     def _write_classes(self, value: ClassTable) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cvmh.errors import ShapeError
-from cvmh.metrics.areas import estimate_areas
+from cvmh.metrics.areas import AreaSample, estimate_areas
 
 # Olofsson et al. 2014, section 5: rows are mapped classes, columns reference classes.
 NAMES = ("deforestation", "forest gain", "stable forest", "stable non-forest")
@@ -194,6 +194,17 @@ def test_estimates_are_plain_json():
     found = estimate_areas(MAPPED, PAPER.T, NAMES)
     content = json.loads(json.dumps(found.to_json()))
     assert content["classes"]["forest gain"]["area"]["estimate"] == pytest.approx(116_860_000, 1e-3)
+
+
+def test_a_sample_survives_json():
+    counts = draw_clusters(np.random.default_rng(4), 7, 50)
+    sample = AreaSample.of(counts, split="val")
+    read = AreaSample.model_validate(json.loads(sample.model_dump_json()))
+    assert read == sample
+    assert np.array_equal(read.counts(3), counts)
+    assert np.array_equal(AreaSample.of(counts * 0, split="val").counts(3), counts * 0)
+    with pytest.raises(ShapeError, match=r"7 clusters and 2 classes has a cell beyond them"):
+        read.counts(2)
 
 
 @pytest.mark.parametrize(

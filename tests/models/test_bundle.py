@@ -1,6 +1,7 @@
 import json
 import struct
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -8,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from cvmh.classes import ISPRS
 from cvmh.errors import BundleError, OutputError
+from cvmh.metrics.areas import AreaSample
+from cvmh.metrics.calibration import Calibration, ReliabilityCounter
 from cvmh.models.bundle import FORMAT, BundleCard, load_bundle, read_card, save_bundle
 from cvmh.models.zoo import create_model
 
@@ -31,6 +34,13 @@ CARD = {
 
 def make_card(**changes):
     return BundleCard(**{**CARD, **changes})
+
+
+def make_calibration():
+    counter = ReliabilityCounter(6)
+    counter.add(np.array([0, 1]), np.array([0, 2]), np.array([1 / 3, 0.9]))
+    found = counter.overall()
+    return Calibration(split="val", nll_before=0.1, nll_after=0.05, before=found, after=found)
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +106,13 @@ def test_every_field_of_the_card_survives(tmp_path, network):
         gsd=0.1,
         tile=512,
         temperature=1.7,
+        calibration=make_calibration(),
+        area_sample=AreaSample.of(np.arange(72).reshape(2, 6, 6), split="val"),
         dataset="Straße 7",
         data_fingerprint="ab12",
+        splits="geoseg",
+        train_split="train",
+        val_split="val",
         scores={"val": {"miou": 0.1 + 0.2, "classes": {"car": None}}},
         licence="CC-BY-4.0",
         versions={"cvmh": "0.0.1"},
@@ -105,6 +120,23 @@ def test_every_field_of_the_card_survives(tmp_path, network):
     path = tmp_path / "model.safetensors"
     save_bundle(path, network, card)
     assert load_bundle(path).card == read_card(path) == card
+
+
+def test_a_bundle_from_before_calibration_still_loads(tmp_path, network):
+    card = json.loads(make_card(temperature=1.7).model_dump_json())
+    for name in ("calibration", "area_sample", "splits", "train_split", "val_split"):
+        del card[name]
+    path = tmp_path / "old.safetensors"
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(weights, path, metadata={"cvmh": json.dumps(card)})
+    found = load_bundle(path).card
+    assert (found.temperature, found.calibration, found.area_sample) == (1.7, None, None)
+    assert (found.splits, found.train_split, found.val_split) == ("", "", "")
+
+
+def test_a_sample_of_other_classes_is_refused():
+    with pytest.raises(ValueError, match="2 clusters and 6 classes has a cell beyond them"):
+        make_card(area_sample=AreaSample.of(np.ones((2, 7, 7), dtype=int), split="val"))
 
 
 def test_the_file_is_read_by_safetensors_alone(saved, network):
