@@ -1,5 +1,6 @@
 """What the tests of whole runs share: a small data set, a small network, the command in a shell."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -118,6 +119,36 @@ def make_data(tmp_path):
         return write_data(tmp_path / name, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def fake_sets():
+    """Return the module ``fake_sets``, which writes known data sets as small fakes."""
+    spec = importlib.util.spec_from_file_location("fake_sets", ROOT / "tests" / "fake_sets.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def fakes(tmp_path_factory, fake_sets):
+    """Return a function that gives the folder of a fake and the class ids of its labels by path."""
+    written = {}
+
+    def get(name, layout):
+        if (name, layout) not in written:
+            root = tmp_path_factory.mktemp("fakes") / f"{name}-{layout}"
+            written[name, layout] = root, fake_sets.write_fake(root, name, layout)
+        return written[name, layout]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def fake_set(fakes):
+    """Return a function that gives the folder of a fake, which no test changes."""
+    return lambda name, layout: fakes(name, layout)[0]
 
 
 @pytest.fixture(scope="session")

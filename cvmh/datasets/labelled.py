@@ -32,11 +32,20 @@ class LabelEncoding:
     values: Mapping[int, int] | None = None
     colours: Mapping[Colour, int] | None = None
     rounded: bool = False
+    # The values may also stand in a picture of three equal bands.
+    grey_picture: bool = False
 
     @property
     def num_bands(self) -> int:
-        """The number of bands of a label that is written so."""
+        """The number of bands of a label that are read."""
         return 1 if self.colours is None else 3
+
+    @property
+    def band_counts(self) -> tuple[int, ...]:
+        """How many bands a label may have."""
+        if self.colours is not None:
+            return 3, 4
+        return (1, 3) if self.grey_picture else (1,)
 
     @property
     def known(self) -> str:

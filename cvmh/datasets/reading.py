@@ -95,8 +95,7 @@ def check_label(label: Raster, image: Raster, encoding: LabelEncoding) -> None:
     Raises:
         DataError: it has not.
     """
-    fits = label.num_bands == 1 if encoding.num_bands == 1 else label.num_bands in (3, 4)
-    if not fits or label.shape[1:] != (image.height, image.width):
+    if label.num_bands not in encoding.band_counts or label.shape[1:] != (image.height, image.width):
         wanted = "one band" if encoding.num_bands == 1 else "three bands (red, green, blue)"
         raise DataError(
             f"label {label.path} must be {wanted} of {image.height} x {image.width} pixels like "

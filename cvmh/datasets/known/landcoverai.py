@@ -14,7 +14,6 @@ CLASSES = ClassTable(
         SegClass(id=4, name="road", rgb=(207, 207, 207)),
     )
 )
-_IDS = LabelEncoding(num_classes=5)
 
 LANDCOVERAI = KnownSet(
     name="landcoverai",
@@ -30,14 +29,15 @@ LANDCOVERAI = KnownSet(
             name="torchgeo",
             image="output/{tile}.jpg",
             label=("output/{tile}_m.png",),
-            encoding=_IDS,
+            # The published script writes its masks as grey pictures.
+            encoding=LabelEncoding(num_classes=5, grey_picture=True),
             lists={"train": "train.txt", "val": "val.txt", "test": "test.txt"},
         ),
         Layout(
             name="scenes",
             image="images/{tile}.tif",
             label=("masks/{tile}.tif",),
-            encoding=_IDS,
+            encoding=LabelEncoding(num_classes=5),
             splits=("by-scene",),
         ),
     ),
