@@ -16,6 +16,10 @@ from cvmh.files import write_complete
 
 # Shown where there is no data: a light grey that no class table is likely to use.
 NODATA_COLOUR = (235, 235, 235)
+# Far apart in lightness too, so that they differ for everybody, and on grey paper.
+RIGHT_COLOUR, WRONG_COLOUR = (186, 190, 196), (190, 20, 30)
+# Pixels from line to line where nothing counts.
+HATCH = 8
 
 
 def colour_ids(ids: NDArray[np.uint8], classes: ClassTable) -> NDArray[np.uint8]:
@@ -23,6 +27,22 @@ def colour_ids(ids: NDArray[np.uint8], classes: ClassTable) -> NDArray[np.uint8]
     palette = np.full((NODATA_ID + 1, 3), NODATA_COLOUR, dtype=np.uint8)
     palette[: len(classes)] = classes.colours
     return palette[ids]
+
+
+def colour_errors(labels: NDArray[np.uint8], ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture (H, W, 3): grey where right, red where wrong, hatched where not counted.
+
+    Args:
+        labels: (H, W) class ids; 255 does not count.
+        ids: (H, W) predicted class ids.
+    """
+    row, column = np.indices(labels.shape)
+    is_line = (row + column) % HATCH < HATCH // 4
+    kinds = np.where(labels == ids, 0, 1)
+    kinds[labels == NODATA_ID] = 2
+    # Lines of the colour of what is right, on that of no data.
+    kinds[(labels == NODATA_ID) & is_line] = 0
+    return np.array((RIGHT_COLOUR, WRONG_COLOUR, NODATA_COLOUR), dtype=np.uint8)[kinds]
 
 
 class Range(NamedTuple):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
 def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -33,6 +34,7 @@ def draw_curves(figure: Figure, rows: Sequence[Mapping[str, float]]) -> None:
             if points:
                 axis.plot(*zip(*points, strict=True), marker=".", label=name)
         axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend()

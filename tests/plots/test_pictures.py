@@ -5,7 +5,16 @@ import pytest
 from matplotlib.image import imread
 
 from cvmh.classes import ISPRS, NODATA_ID
-from cvmh.plots import NODATA_COLOUR, colour_ids, find_range, preview, stretch
+from cvmh.plots import (
+    NODATA_COLOUR,
+    RIGHT_COLOUR,
+    WRONG_COLOUR,
+    colour_errors,
+    colour_ids,
+    find_range,
+    preview,
+    stretch,
+)
 
 IDS = np.array([[0, 5, 255], [4, 2, 6]], dtype=np.uint8)
 
@@ -27,6 +36,18 @@ def test_ids_become_the_colours_of_their_classes_and_the_rest_light_grey():
         expected = ISPRS.colours[value] if value < len(ISPRS) else NODATA_COLOUR
         assert tuple(picture[row, column]) == expected
     assert NODATA_ID in IDS
+
+
+def test_errors_are_red_what_is_right_grey_and_what_does_not_count_hatched():
+    labels = np.full((40, 40), NODATA_ID, np.uint8)
+    labels[:10], labels[10:20] = 2, 3
+    ids = np.full((40, 40), 2, np.uint8)
+    picture = colour_errors(labels, ids)
+    assert (picture[:10] == RIGHT_COLOUR).all() and (picture[10:20] == WRONG_COLOUR).all()
+    hatched = picture[20:]
+    lines = (hatched == RIGHT_COLOUR).all(axis=-1)
+    assert 0.1 < lines.mean() < 0.5
+    assert (hatched[~lines] == NODATA_COLOUR).all()
 
 
 def test_one_stretch_serves_all_bands():
