@@ -40,5 +40,9 @@ class TrainingError(CvmhError, RuntimeError):
     """Training cannot go on, for example because a loss is not finite."""
 
 
+class LostProcessError(TrainingError):
+    """Another process of a run ended, or did not answer in time."""
+
+
 class OutputError(CvmhError, OSError):
     """An output cannot be written: it exists, its folder does not, or the disk is full."""
