@@ -35,16 +35,19 @@ class RadiometricJitter(albumentations.ImageOnlyTransform):
         shift = generator.uniform(-settings.brightness, settings.brightness)
         per_band = generator.uniform(-settings.band_shift, settings.band_shift, img.shape[-1])
         factor = generator.uniform(1 - settings.contrast, 1 + settings.contrast)
-        noise = generator.standard_normal(img.shape, dtype=np.float32) * np.float32(
-            generator.uniform(0, settings.noise)
-        )
-        return ((img + (shift + per_band)) * factor + noise).astype(np.float32)
+        noise = generator.standard_normal(img.shape, dtype=np.float32)
+        noise *= np.float32(generator.uniform(0, settings.noise))
+        changed = img + np.asarray(shift + per_band, dtype=np.float32)
+        changed *= np.float32(factor)
+        changed += noise
+        return changed
 
 
 class Augmentation:
     """Augment one sample; the same seed gives the same result, in any process."""
 
     def __init__(self, settings: AugmentSettings) -> None:
+        self.settings = settings
         self._pipeline = albumentations.Compose(
             [
                 albumentations.HorizontalFlip(p=settings.flips),

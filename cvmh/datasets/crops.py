@@ -1,11 +1,11 @@
 """Samples for a network: random crops to train on, whole tiles to validate on.
 
 A sample is (image (bands, tile, tile) float32, label (tile, tile) int64, index). Every random
-choice is drawn from (seed, epoch, index), so batches do not depend on the number of workers and
+choice is drawn from (seed, index), so batches do not depend on the number of workers and
 a resumed run draws what an uninterrupted one would have drawn.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -15,93 +15,86 @@ from torch.utils.data import Dataset, Sampler
 
 from cvmh.classes import NODATA_ID
 from cvmh.datasets.augment import Augmentation
-from cvmh.datasets.labelled import LabelEncoding, LabelledImage
-from cvmh.datasets.reading import (
-    ImageBands,
-    check_bands,
-    check_label,
-    read_image,
-    read_label,
-)
-from cvmh.geo.raster import Raster
+from cvmh.datasets.mixing import cutmix_box, lay, lay_mosaic
+from cvmh.datasets.places import AnyPlaces, Places
+from cvmh.datasets.reader import Cut, Reader
+from cvmh.datasets.resample import resample
+from cvmh.geo.raster import limit_cache
 from cvmh.geo.tiling import Window
+
+__all__ = ["EpochSampler", "Reader", "TrainingCrops", "ValidationTiles", "seed_worker"]
 
 Sample = tuple[Tensor, Tensor, int]
 # A crop without any labelled pixel teaches nothing; so many places are tried.
 TRIES = 10
-
-
-class Reader:
-    """Reads windows of labelled images, normalised and padded to whole tiles."""
-
-    def __init__(
-        self,
-        images: Sequence[LabelledImage],
-        encoding: LabelEncoding,
-        bands: ImageBands,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        tile: int,
-    ) -> None:
-        self.images = tuple(images)
-        self.encoding = encoding
-        self.bands = bands
-        self.tile = tile
-        self.mean = np.asarray(mean, dtype=np.float32)[:, None, None]
-        self.std = np.asarray(std, dtype=np.float32)[:, None, None]
-        self.sizes = [_checked_size(image, bands, encoding) for image in images]
-
-    def read(
-        self, number: int, window: Window
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]:
-        """Return image (bands, tile, tile), label and validity (tile, tile) of a window.
-
-        The image is 0 and the label 255 where there is no data and beyond the window.
-        """
-        entry = self.images[number]
-        with Raster(entry.image) as raster, Raster(entry.label) as label:
-            values, valid = read_image(raster, self.bands, window)
-            ids = read_label(label, self.encoding, window)
-        scaled = np.nan_to_num((values - self.mean) / self.std, copy=False, nan=0.0)
-        extent = (slice(0, window.height), slice(0, window.width))
-        image = np.zeros((len(values), self.tile, self.tile), dtype=np.float32)
-        image[:, *extent] = scaled
-        labels = np.full((self.tile, self.tile), NODATA_ID, dtype=np.uint8)
-        labels[extent] = np.where(valid, ids, NODATA_ID)
-        validity = np.zeros((self.tile, self.tile), dtype=bool)
-        validity[extent] = valid
-        return image, labels, validity
+# Bytes of decoded blocks that a loading process may keep; GDAL would take a part of the machine.
+WORKER_CACHE = 256 << 20
 
 
 class TrainingCrops(Dataset[Sample]):
-    """Random crops; an image is chosen in proportion to its area."""
+    """Random crops, augmented.
 
-    def __init__(self, reader: Reader, augmentation: Augmentation, *, seed: int) -> None:
+    Args:
+        reader: reads the images of the split.
+        augmentation: its settings also say of how many places and in which scale a crop is.
+        seed: fixes every crop, together with its number.
+        places: where crops lie; default anywhere, an image in proportion to its area.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        augmentation: Augmentation,
+        *,
+        seed: int,
+        places: Places | None = None,
+    ) -> None:
         self.reader = reader
         self.augmentation = augmentation
         self.seed = seed
-        areas = np.array([height * width for height, width in reader.sizes], dtype=np.float64)
-        self._odds = areas / areas.sum()
+        self.places = AnyPlaces(reader) if places is None else places
 
     def __getitem__(self, index: int) -> Sample:
         """Return crop number ``index``, counted over all epochs."""
         generator = np.random.default_rng([self.seed, index])
-        for _ in range(TRIES):
-            number = int(generator.choice(len(self._odds), p=self._odds))
-            window = self._random_window(generator, *self.reader.sizes[number])
-            image, label, validity = self.reader.read(number, window)
-            if (label != NODATA_ID).any():
-                break
-        seed = int(generator.integers(2**31))
-        image, label = self.augmentation(image, label, validity, seed=seed)
+        settings, tile = self.augmentation.settings, self.reader.tile
+        # What is mixed in has draws of its own: the rest of a crop does not depend on it.
+        (other,) = generator.spawn(1)
+        is_mosaic, is_cutmix = other.random(2) < (settings.mosaic, settings.cutmix)
+        if is_mosaic:
+            crop = lay_mosaic(len(self.reader.mean), tile, other, self._cut)
+        else:
+            crop = self._cut(generator, tile, tile)
+            if is_cutmix:
+                crop = lay(crop, [cutmix_box(other, tile)], other, self._cut)
+        image, label = self.augmentation(*crop, seed=int(generator.integers(2**31)))
         return _sample(image, label, index)
 
-    def _random_window(self, generator: np.random.Generator, height: int, width: int) -> Window:
-        rows, columns = min(height, self.reader.tile), min(width, self.reader.tile)
-        row = int(generator.integers(height - rows + 1))
-        column = int(generator.integers(width - columns + 1))
-        return Window(row, column, rows, columns)
+    def _cut(self, generator: np.random.Generator, height: int, width: int) -> Cut:
+        """Return a piece of so many pixels, in a scale of its own, from a place with labels."""
+        smallest, largest = self.augmentation.settings.scale
+        scale = 1.0
+        if smallest < largest:
+            scale = float(np.exp(generator.uniform(np.log(smallest), np.log(largest))))
+        elif smallest != 1:
+            scale = smallest
+        rows, columns = max(1, round(height / scale)), max(1, round(width / scale))
+        cut = self._read_labelled(generator, rows, columns)
+        # A piece of a smaller image keeps its scale and leaves the rest of the crop empty.
+        shown_rows = max(1, round(height * cut.label.shape[0] / rows))
+        shown_columns = max(1, round(width * cut.label.shape[1] / columns))
+        return resample(cut, shown_rows, shown_columns).padded(height, width)
+
+    def _read_labelled(self, generator: np.random.Generator, rows: int, columns: int) -> Cut:
+        for attempt in range(TRIES):
+            number, window = self.places.draw(generator, rows, columns)
+            ids = self.reader.read_ids(number, window)
+            if attempt < TRIES - 1 and (ids == NODATA_ID).all():
+                continue
+            cut = self.reader.read_behind(number, window, ids)
+            if cut.is_labelled:
+                break
+        return cut
 
 
 class ValidationTiles(Dataset[Sample]):
@@ -116,6 +109,11 @@ class ValidationTiles(Dataset[Sample]):
             for row in range(0, height, tile)
             for column in range(0, width, tile)
         ]
+
+    @property
+    def image_numbers(self) -> tuple[int, ...]:
+        """The number of the image that each tile is of; the images are those of the reader."""
+        return tuple(number for number, _, _ in self._places)
 
     def __len__(self) -> int:
         """Return the number of tiles."""
@@ -179,21 +177,13 @@ class EpochSampler(Sampler[int]):
 
 
 def seed_worker(worker: int) -> None:
-    """Keep a loading process to one thread: its siblings and the network need the others."""
+    """Keep a loading process to one thread and little memory; its siblings need the rest."""
     import cv2
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    limit_cache(WORKER_CACHE)
 
 
 def _sample(image: NDArray[np.float32], label: NDArray[np.uint8], index: int) -> Sample:
     return torch.from_numpy(image), torch.from_numpy(label.astype(np.int64)), index
-
-
-def _checked_size(
-    entry: LabelledImage, chosen: ImageBands, encoding: LabelEncoding
-) -> tuple[int, int]:
-    with Raster(entry.image) as raster, Raster(entry.label) as label:
-        check_bands(raster, chosen)
-        check_label(label, raster, encoding)
-        return raster.height, raster.width

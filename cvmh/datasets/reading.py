@@ -71,8 +71,16 @@ def read_image(
     rule = Validity(raster, chosen.bands, alpha=chosen.alpha)
     validity = rule.read(window, pixels)
     missing = rule.find_missing(pixels)
-    missing = ~validity if missing is None else missing | ~validity
-    return np.where(missing, np.float32(np.nan), pixels.astype(np.float32)), validity
+    # A double may be too large for a float; it becomes infinite, and then it is missing.
+    with np.errstate(over="ignore"):
+        values = pixels.astype(np.float32)
+    if pixels.dtype == np.float64:
+        values[np.isinf(values)] = np.nan
+    if missing is not None:
+        values[missing] = np.nan
+    if not validity.all():
+        values[:, ~validity] = np.nan
+    return values, validity
 
 
 def check_bands(raster: Raster, chosen: ImageBands) -> None:
@@ -111,6 +119,8 @@ def read_label(label: Raster, encoding: LabelEncoding, window: Window) -> NDArra
     """
     pixels = label.read(window, range(1, encoding.num_bands + 1))
     ids, unknown = encoding.decode(pixels)
+    if not unknown.any():
+        return ids
     declared = label.nodata[0]
     if declared is not None and encoding.colours is None:
         # A class that is declared nodata by mistake stays a class.

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._env import get_gdal_config, set_gdal_config
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RasterioWindow
@@ -261,6 +262,12 @@ def bounded_cache() -> Iterator[None]:
     patience = {name: value for name, value in PATIENCE.items() if name not in os.environ}
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE, **patience):
         yield
+
+
+def limit_cache(size: int) -> None:
+    """Let GDAL keep at most so many bytes of decoded blocks, from now on, in this process."""
+    if get_gdal_config("GDAL_CACHEMAX") > size:
+        set_gdal_config("GDAL_CACHEMAX", size)
 
 
 def write_raster(

@@ -196,6 +196,23 @@ def test_a_set_without_any_label_still_gives_crops(make_folder, draw):
     assert (found[1] == NODATA_ID).all()
 
 
+def test_crops_are_where_their_number_draws_them(make_folder, draw):
+    sizes = {"a": (90, 70), "b": (40, 130), "c": (64, 64)}
+    root = make_folder({s: ("train", *draw(i, *size)) for i, (s, size) in enumerate(sizes.items())})
+    augment = AugmentSettings()
+    crops = make_crops(root, seed=5, augment=augment)
+    areas = np.array([height * width for height, width in sizes.values()], float)
+    for index in range(30):
+        generator = np.random.default_rng([5, index])
+        number = int(generator.choice(3, p=areas / areas.sum()))
+        height, width = list(sizes.values())[number]
+        row, column = generator.integers(height - TILE + 1), generator.integers(width - TILE + 1)
+        sample = crops.reader.read(number, Window(int(row), int(column), TILE, TILE))
+        image, label = Augmentation(augment)(*sample, seed=int(generator.integers(2**31)))
+        np.testing.assert_array_equal(crops[index][0], image)
+        np.testing.assert_array_equal(crops[index][1], label)
+
+
 # Tiles to validate on.
 
 
