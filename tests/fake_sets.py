@@ -386,7 +386,11 @@ FAKES = {
     ),
     ("deepglobe", "official"): _by_split(
         "deepglobe",
-        {"train": [str(119 + 401 * n) for n in range(30)], "valid": ("10452",), "test": ("7",)},
+        {
+            "train": [str(119 + 25_951 * n % 999_983) for n in range(30)],
+            "valid": ("10452",),
+            "test": ("7",),
+        },
         "{split}/{file}_sat.jpg",
         "{split}/{file}_mask.png",
         labelled=("train",),
@@ -396,7 +400,10 @@ FAKES = {
     ),
     ("deepglobe", "torchgeo"): _by_split(
         "deepglobe",
-        {"training": [str(119 + 401 * n) for n in range(20)], "test": ("1204", "2334")},
+        {
+            "training": [str(119 + 25_951 * n % 999_983) for n in range(20)],
+            "test": ("1204", "2334"),
+        },
         "{split}_data/images/{file}_sat.jpg",
         "{split}_data/masks/{file}_mask.png",
         labelled=("training", "test"),
