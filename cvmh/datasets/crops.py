@@ -22,9 +22,18 @@ from cvmh.datasets.resample import resample
 from cvmh.geo.raster import limit_cache
 from cvmh.geo.tiling import Window
 
-__all__ = ["EpochSampler", "Reader", "TrainingCrops", "ValidationTiles", "seed_worker"]
+__all__ = [
+    "EpochSampler",
+    "Reader",
+    "TileSampler",
+    "TrainingCrops",
+    "ValidationTiles",
+    "seed_worker",
+]
 
 Sample = tuple[Tensor, Tensor, int]
+# The number of a tile that is read but does not count.
+NO_TILE = -1
 # A crop without any labelled pixel teaches nothing; so many places are tried.
 TRIES = 10
 # Bytes of decoded blocks that a loading process may keep; GDAL would take a part of the machine.
@@ -120,7 +129,10 @@ class ValidationTiles(Dataset[Sample]):
         return len(self._places)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a tile; where it was moved to fit in the image, pixels of others are ignored."""
+        """Return a tile; where it was moved to fit in the image, pixels of others are ignored.
+
+        Number -1 gives one whose pixels are all ignored.
+        """
         number, row, column = self._places[index]
         height, width = self.reader.sizes[number]
         tile = self.reader.tile
@@ -133,6 +145,8 @@ class ValidationTiles(Dataset[Sample]):
         image, label, _ = self.reader.read(number, window)
         label[: row - window.row] = NODATA_ID
         label[:, : column - window.column] = NODATA_ID
+        if index == NO_TILE:
+            label[:] = NODATA_ID
         return _sample(image, label, index)
 
 
@@ -174,6 +188,38 @@ class EpochSampler(Sampler[int]):
     def __len__(self) -> int:
         """Return the number of this process's crops of an epoch."""
         return self.crops_per_epoch // (self.batch * self.num_replicas) * self.batch
+
+
+class TileSampler(Sampler[int]):
+    """Gives every tile once; several processes share the tiles of a step.
+
+    All processes have as many steps. One that has no tile left for the last gets number -1, whose
+    pixels :class:`ValidationTiles` ignores, so that no tile counts twice.
+
+    Args:
+        num_tiles: how many there are.
+        batch: tiles of one process in one step.
+    """
+
+    def __init__(self, num_tiles: int, *, batch: int) -> None:
+        self.num_tiles = num_tiles
+        self.batch = batch
+        self.num_replicas = 1
+        self.rank = 0
+
+    def share(self, *, num_replicas: int, rank: int) -> None:
+        """Give only the tiles of process ``rank`` of ``num_replicas``."""
+        self.num_replicas, self.rank = num_replicas, rank
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the numbers of this process's tiles, step after step."""
+        for step in range(0, self.num_tiles, self.batch * self.num_replicas):
+            first = step + self.rank * self.batch
+            yield from range(first, min(first + self.batch, self.num_tiles)) or [NO_TILE]
+
+    def __len__(self) -> int:
+        """Return the number of this process's tiles."""
+        return sum(1 for _ in self)
 
 
 def seed_worker(worker: int) -> None:

@@ -8,7 +8,14 @@ from cvmh.classes import NODATA_ID
 from cvmh.config import AugmentSettings
 from cvmh.datasets import open_folder
 from cvmh.datasets.augment import Augmentation
-from cvmh.datasets.crops import EpochSampler, Reader, TrainingCrops, ValidationTiles
+from cvmh.datasets.crops import (
+    NO_TILE,
+    EpochSampler,
+    Reader,
+    TileSampler,
+    TrainingCrops,
+    ValidationTiles,
+)
 from cvmh.datasets.labelled import LabelEncoding, LabelledImage
 from cvmh.datasets.reading import choose_bands
 from cvmh.errors import DataError
@@ -284,6 +291,29 @@ def test_every_epoch_has_its_own_crops_and_resumes_at_its_own_number():
     resumed = EpochSampler(5)
     resumed.set_epoch(2)
     assert list(resumed) == seen[10:]
+
+
+@pytest.mark.parametrize(("num_replicas", "batch"), [(1, 3), (2, 4), (3, 2), (4, 1)])
+@pytest.mark.parametrize("num_tiles", [1, 5, 24, 29])
+def test_processes_share_the_tiles_of_a_step_and_count_each_once(num_replicas, batch, num_tiles):
+    steps = []
+    for rank in range(num_replicas):
+        sampler = TileSampler(num_tiles, batch=batch)
+        sampler.share(num_replicas=num_replicas, rank=rank)
+        numbers = list(sampler)
+        assert len(sampler) == len(numbers)
+        steps.append([numbers[i : i + batch] for i in range(0, len(numbers), batch)])
+    whole = num_replicas * batch
+    assert {len(share) for share in steps} == {-(-num_tiles // whole)}
+    together = [[n for part in parts for n in part] for parts in zip(*steps, strict=True)]
+    real = [[number for number in step if number != NO_TILE] for step in together]
+    assert real == [list(range(i, min(i + whole, num_tiles))) for i in range(0, num_tiles, whole)]
+
+
+def test_a_tile_that_does_not_count_is_ignored(make_folder, draw):
+    tiles = ValidationTiles(make_reader(make_folder({"a": ("train", *draw(0))})))
+    assert (tiles[NO_TILE][1] == NODATA_ID).all()
+    assert (tiles[0][1] != NODATA_ID).any()
 
 
 @pytest.mark.parametrize(("num_replicas", "batch"), [(1, 3), (2, 4), (3, 2), (4, 1)])
