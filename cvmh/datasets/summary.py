@@ -4,16 +4,18 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from cvmh.classes import NODATA_ID
 from cvmh.config import Settings
+from cvmh.datasets.class_index import DAMAGED, ClassCounter, ClassIndex
 from cvmh.datasets.labelled import LabelledImage, SegmentationData
+from cvmh.datasets.moments import Moments
 from cvmh.datasets.reading import check_label, choose_bands, read_image, read_label
-from cvmh.errors import DataError
 from cvmh.files import write_complete
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import Window
@@ -29,7 +31,8 @@ class DataSummary(Settings):
     """Facts about a training split.
 
     ``mean`` and ``std`` are per band over valid pixels, in the units of ``dtype``; ``gsd`` is
-    the median ground sampling distance in metres per pixel; ``class_pixels`` counts labels.
+    the median ground sampling distance in metres per pixel; ``class_pixels`` counts the labels of
+    valid pixels.
     """
 
     bands: tuple[int, ...]
@@ -43,6 +46,14 @@ class DataSummary(Settings):
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What a split holds, and where in it the classes are."""
+
+    summary: DataSummary
+    index: ClassIndex
+
+
 def summarise(
     data: SegmentationData,
     split: str | Sequence[str],
@@ -50,6 +61,17 @@ def summarise(
     bands: Sequence[int] | None = None,
     progress: Progress = silent,
 ) -> DataSummary:
+    """Return the summary of a split, or of several together; see :func:`survey`."""
+    return survey(data, split, bands=bands, progress=progress).summary
+
+
+def survey(
+    data: SegmentationData,
+    split: str | Sequence[str],
+    *,
+    bands: Sequence[int] | None = None,
+    progress: Progress = silent,
+) -> Survey:
     """Read a split, or several, once and return what training needs to know about them.
 
     The result is kept in the cache folder (``CVMH_CACHE``, default ``~/.cache/cvmh``) under the
@@ -62,21 +84,31 @@ def summarise(
     """
     images = data.of_split(split)
     mark = fingerprint(images, data)
-    declared = f"{data.band_names} {data.gsd}"
-    key = hashlib.sha256(f"{mark} {split} {list(bands or ())} {declared}".encode()).hexdigest()[:24]
-    stored = _cache_folder() / f"{key}.json"
-    try:
-        return DataSummary.model_validate(json.loads(stored.read_text()))
-    except (OSError, ValueError, ValidationError):
-        # Not there, or from an older version: computed again below.
-        summary = _compute(data, images, bands, mark, progress)
+    written = [path.stat().st_mtime_ns for image in images for path in (image.image, image.label)]
+    known = f"{mark} {split} {list(bands or ())} {data.band_names} {data.gsd} {written}"
+    stored = _cache_folder() / hashlib.sha256(known.encode()).hexdigest()[:24]
+    found = _stored(stored)
+    if found is not None:
+        return found
+    computed = _compute(data, images, bands, mark, progress)
     try:
         stored.parent.mkdir(parents=True, exist_ok=True)
-        write_complete(stored, summary.model_dump_json())
+        write_complete(stored.with_suffix(".npz"), computed.index.to_bytes())
+        write_complete(stored.with_suffix(".json"), computed.summary.model_dump_json())
     except OSError:
         # A cache that cannot be written costs the next run some seconds, nothing else.
         progress("statistics not stored", 1, 1, "files")
-    return summary
+    return computed
+
+
+def _stored(path: Path) -> Survey | None:
+    """Return what was computed before; None if it is not there, damaged, or of an older version."""
+    try:
+        content = json.loads(path.with_suffix(".json").read_text())
+        index = ClassIndex.from_bytes(path.with_suffix(".npz").read_bytes())
+        return Survey(DataSummary.model_validate(content), index)
+    except (*DAMAGED, ValidationError):
+        return None
 
 
 def fingerprint(images: Sequence[LabelledImage], data: SegmentationData) -> str:
@@ -100,23 +132,26 @@ def _compute(
     wanted: Sequence[int] | None,
     mark: str,
     progress: Progress,
-) -> DataSummary:
+) -> Survey:
     chosen = choose_bands([image.image for image in images], wanted)
     moments = Moments(len(chosen.bands))
-    counts = np.zeros(len(data.classes), dtype=np.int64)
+    counter = ClassCounter(len(data.classes))
     resolutions = []
     for done, image in enumerate(images, start=1):
         with Raster(image.image) as raster, Raster(image.label) as label:
             check_label(label, raster, data.encoding)
             resolutions.append(raster.gsd)
+            counter.begin(raster.height, raster.width)
             for window in _strips(raster.height, raster.width):
-                moments.add(read_image(raster, chosen, window)[0])
+                values, validity = read_image(raster, chosen, window)
+                moments.add(values)
                 ids = read_label(label, data.encoding, window)
-                counts += np.bincount(ids[ids < len(data.classes)], minlength=len(data.classes))
+                counter.add(window.row, np.where(validity, ids, np.uint8(NODATA_ID)))
         progress("statistics", done, len(images), "images")
     mean, std = moments.result(images[0].image.parent)
     known = [resolution for resolution in resolutions if resolution is not None]
-    return DataSummary(
+    index = counter.result()
+    summary = DataSummary(
         bands=chosen.bands,
         alpha=chosen.alpha,
         band_names=_declared_names(data, chosen.bands) or chosen.names,
@@ -124,9 +159,10 @@ def _compute(
         mean=mean,
         std=std,
         gsd=data.gsd or (float(np.median(known)) if known else None),
-        class_pixels=tuple(int(count) for count in counts),
+        class_pixels=tuple(index.class_pixels.tolist()),
         fingerprint=mark,
     )
+    return Survey(summary, index)
 
 
 def _declared_names(data: SegmentationData, bands: Sequence[int]) -> tuple[str, ...] | None:
@@ -135,40 +171,6 @@ def _declared_names(data: SegmentationData, bands: Sequence[int]) -> tuple[str, 
     if names is None or max(bands) > len(names):
         return None
     return tuple(names[band - 1] for band in bands)
-
-
-class Moments:
-    """Mean and deviation of a stream of pixels per band, in float64 (Chan's pairwise update)."""
-
-    def __init__(self, num_bands: int) -> None:
-        self.count = np.zeros(num_bands)
-        self.mean = np.zeros(num_bands)
-        self.squares = np.zeros(num_bands)
-
-    def add(self, values_CHW: NDArray[np.float32]) -> None:
-        """Add pixels (bands, H, W); NaN samples do not count."""
-        for band, values in enumerate(values_CHW):
-            found = values[~np.isnan(values)].astype(np.float64)
-            if not found.size:
-                continue
-            mean, total = found.mean(), self.count[band] + found.size
-            delta = mean - self.mean[band]
-            self.squares[band] += ((found - mean) ** 2).sum()
-            self.squares[band] += delta**2 * self.count[band] * found.size / total
-            self.mean[band] += delta * found.size / total
-            self.count[band] = total
-
-    def result(self, folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return mean and standard deviation; a constant band gets deviation 1.
-
-        Raises:
-            DataError: a band had no pixel at all.
-        """
-        if not self.count.all():
-            raise DataError(f"no image in {folder} has a valid pixel; check their nodata values")
-        std = np.sqrt(self.squares / self.count)
-        std[std == 0] = 1.0
-        return tuple(self.mean.tolist()), tuple(std.tolist())
 
 
 def _strips(height: int, width: int) -> list[Window]:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from cvmh.datasets import DataSummary, open_folder, summarise
+from cvmh.datasets.class_index import ClassIndex
 from cvmh.datasets.labelled import LabelEncoding
-from cvmh.datasets.summary import Moments, fingerprint
+from cvmh.datasets.moments import Moments
+from cvmh.datasets.summary import PROBE, fingerprint, survey
 from cvmh.errors import CvmhError, DataError
 
 UTM = {"crs": "EPSG:32632", "transform": [0.5, 0, 500_000, 0, -0.5, 5_400_000]}
@@ -180,7 +182,7 @@ def test_an_unknown_id_is_named_with_its_row_in_the_raster(make_folder, draw, mo
 def test_a_second_call_reads_no_pixel(make_folder, entries, cache, forbid_pixels):
     data = open_folder(make_folder(entries))
     first = summarise(data, "train")
-    (stored,) = cache.iterdir()
+    (stored,) = cache.glob("*.json")
     assert DataSummary.model_validate_json(stored.read_text()) == first
     forbid_pixels()
     assert summarise(data, "train") == first
@@ -219,11 +221,49 @@ def test_other_classes_are_other_data(make_folder, entries, classes):
 def test_a_damaged_cache_is_replaced(make_folder, entries, cache, content):
     data = open_folder(make_folder(entries))
     first = summarise(data, "train")
-    (stored,) = cache.iterdir()
+    (stored,) = cache.glob("*.json")
     good = stored.read_text()
     stored.write_text(content)
     assert summarise(data, "train") == first
     assert stored.read_text() == good
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04", b"\x93NUMPY", b"half"])
+def test_a_damaged_index_is_replaced(make_folder, entries, cache, content):
+    data = open_folder(make_folder(entries))
+    first = survey(data, "train")
+    (stored,) = cache.glob("*.npz")
+    good = stored.read_bytes()
+    if content is None:
+        stored.unlink()
+    else:
+        stored.write_bytes(good[: len(good) // 2] if content == b"half" else content)
+    again = survey(data, "train")
+    assert again.summary == first.summary
+    np.testing.assert_array_equal(again.index.counts, first.index.counts)
+    assert ClassIndex.from_bytes(stored.read_bytes()).num_classes == 3
+
+
+def test_a_label_that_was_changed_in_its_middle_is_read_again(make_folder, entries):
+    image, label = np.zeros((1, 600, 600), np.uint8), np.zeros((600, 600), np.uint8)
+    root = make_folder({"a": ("train", image, label)})
+    data = open_folder(root)
+    before = summarise(data, "train")
+    path = root / "masks" / "a.tif"
+    content = bytearray(path.read_bytes())
+    assert len(content) > 3 * PROBE
+    content[len(content) // 2] = 77
+    path.write_bytes(content)
+    assert before.fingerprint == fingerprint(data.of_split("train"), data)
+    assert "class id 77" in message_of(lambda: summarise(data, "train"))
+
+
+def test_labels_where_the_image_has_no_data_are_not_counted(make_folder, entries):
+    for _, image, label in entries.values():
+        image[:, label == 2] = 0
+    summary = summarise(open_folder(make_folder(entries, nodata=0)), "train")
+    labels = joined(entries)[1]
+    assert summary.class_pixels == (*np.bincount(labels)[:2], 0)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(make_folder, entries, cache):
