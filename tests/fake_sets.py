@@ -74,6 +74,7 @@ LANDCOVER_SCENES = [
     *(f"M-33-{n}-A-c-4-{m}" for n in (7, 20, 32, 48) for m in (1, 2, 4)),
     *(f"N-34-{n}-B-b-3-{m}" for n in (61, 66, 77, 94) for m in (1, 3)),
 ]
+DEEPGLOBE_IDS = [str(119 + 25_951 * number % 999_983) for number in range(30)]
 GID = {
     "train": ("GF2_PMS1__L1A0000564539-MSS1", "GF2_PMS1__L1A0000575925-MSS1"),
     "val": ("GF2_PMS2__L1A0000607681-MSS2",),

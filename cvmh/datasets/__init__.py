@@ -1,7 +1,7 @@
 """Labelled images: known layouts, samples, augmentation, synthetic scenes."""
 
 from cvmh.datasets.folder import open_folder
-from cvmh.datasets.known import KNOWN, KnownSet, open_known
+from cvmh.datasets.known import KNOWN, KnownSet, Survey, open_known, survey
 from cvmh.datasets.labelled import LabelEncoding, LabelledImage, SegmentationData
 from cvmh.datasets.loading import TrainingData, prepare_training
 from cvmh.datasets.opening import find_known, open_data
@@ -14,6 +14,7 @@ __all__ = [
     "LabelEncoding",
     "LabelledImage",
     "SegmentationData",
+    "Survey",
     "TrainingData",
     "find_known",
     "open_data",
@@ -21,4 +22,5 @@ __all__ = [
     "open_known",
     "prepare_training",
     "summarise",
+    "survey",
 ]

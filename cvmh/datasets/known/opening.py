@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from cvmh.datasets.known.sets import KnownSet, Splits
+from cvmh.datasets.known.sets import KnownSet
 from cvmh.datasets.known.survey import Missing, Survey, survey
 from cvmh.datasets.labelled import LabelledImage, SegmentationData
 from cvmh.errors import ConfigError, DataError
@@ -37,7 +37,8 @@ def open_known(
     """
     check_names(known, layout=layout, splits=splits)
     if not root.is_dir():
-        raise DataError(f"folder {root} does not exist; {_needs(known, layout)}")
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise DataError(f"folder {root} {what}; {_needs(known, layout)}")
     found = survey(known, root, layout=layout, splits=splits)
     if found is None:
         raise DataError(f"{root} holds no {known.title}: {_seen(root)}; {_needs(known, layout)}")
@@ -115,11 +116,10 @@ def _incomplete(found: Survey) -> str:
 def _told(entry: Missing) -> str:
     if entry.part == "list":
         return f"the list of split {entry.split}, {entry.names[0]}, is missing"
-    what = f"{entry.part}s of {entry.count} of {entry.expected} images of split {entry.split}"
-    if not entry.names:
-        return f"{what} are missing"
+    whose = "labels of " if entry.part == "label" else ""
+    what = f"{whose}{entry.count} of {entry.expected} images of split {entry.split} are missing"
     more = ", ..." if len(entry.names) > NAMED else ""
-    return f"{what} are missing ({', '.join(entry.names[:NAMED])}{more})"
+    return f"{what} ({', '.join(entry.names[:NAMED])}{more})" if entry.names else what
 
 
 def _with_label(image: LabelledImage, labels: str, known: KnownSet) -> LabelledImage:
@@ -140,8 +140,3 @@ def _with_label(image: LabelledImage, labels: str, known: KnownSet) -> LabelledI
 
 def _all_eroded(found: Survey, labels: str) -> bool:
     return labels == "eroded" or not any(image.has_full_label for image in found.images)
-
-
-def describe_splits(splits: Splits) -> str:
-    """Return the splits with their numbers of images, for people."""
-    return ", ".join(f"{split} {count}" for split, count in splits.expected.items())
