@@ -9,7 +9,14 @@ from torch.utils.data import DataLoader
 
 from cvmh.config import DataSettings, RunConfig
 from cvmh.datasets.augment import Augmentation
-from cvmh.datasets.crops import EpochSampler, Reader, TrainingCrops, ValidationTiles, seed_worker
+from cvmh.datasets.crops import (
+    EpochSampler,
+    Reader,
+    TileSampler,
+    TrainingCrops,
+    ValidationTiles,
+    seed_worker,
+)
 from cvmh.datasets.labelled import SegmentationData
 from cvmh.datasets.opening import check_splits
 from cvmh.datasets.reading import ImageBands
@@ -27,7 +34,14 @@ class TrainingData:
 
     summary: DataSummary
     train_loader: DataLoader[Any]
-    val_loader: DataLoader[Any]
+    # None where the settings name no validation split.
+    val_loader: DataLoader[Any] | None
+
+    def share(self, *, num_replicas: int, rank: int) -> None:
+        """Give the loaders what process ``rank`` of ``num_replicas`` takes of each step."""
+        for loader in (self.train_loader, self.val_loader):
+            if loader is not None:
+                loader.sampler.share(num_replicas=num_replicas, rank=rank)  # type: ignore[attr-defined]
 
 
 def prepare_training(
@@ -42,17 +56,21 @@ def prepare_training(
     """
     settings = config.data
     check_splits(settings, data)
-    if settings.crops_per_epoch is not None and settings.crops_per_epoch < settings.batch:
+    # Of all processes together.
+    step = settings.batch * config.train.devices * config.train.nodes
+    if settings.crops_per_epoch is not None and settings.crops_per_epoch < step:
+        processes = "" if step == settings.batch else " times the number of processes"
         raise ConfigError(
-            f"data.crops_per_epoch must be at least data.batch, {settings.batch}, "
+            f"data.crops_per_epoch must be at least data.batch{processes}, {step}, "
             f"got {settings.crops_per_epoch}"
         )
     summary = summarise(data, settings.train_split, bands=settings.bands, progress=progress)
-    # For its checks: a wrong label should be found now, not after the first epoch.
-    summarise(data, settings.val_split, bands=settings.bands, progress=progress)
+    if settings.val_split is not None:
+        # For its checks: a wrong label should be found now, not after the first epoch.
+        summarise(data, settings.val_split, bands=settings.bands, progress=progress)
     train_reader = make_reader(data, settings.train_split, summary, tile=settings.tile)
-    val_reader = make_reader(data, settings.val_split, summary, tile=settings.tile)
-    crops = settings.crops_per_epoch or _crops_per_epoch(train_reader, settings)
+    val_loader: DataLoader[Any] | None = None
+    crops = settings.crops_per_epoch or _crops_per_epoch(train_reader, settings, step=step)
     workers = settings.workers
     if workers is None:
         workers = min(MAX_WORKERS, max(1, (os.cpu_count() or 1) - 1))
@@ -62,6 +80,11 @@ def prepare_training(
         "persistent_workers": workers > 0,
         "worker_init_fn": seed_worker,
     }
+    if settings.val_split is not None:
+        val_reader = make_reader(data, settings.val_split, summary, tile=settings.tile)
+        tiles = ValidationTiles(val_reader)
+        sampler = TileSampler(len(tiles), batch=settings.batch)
+        val_loader = DataLoader(tiles, sampler=sampler, **common)
     train_crops = TrainingCrops(train_reader, Augmentation(config.augment), seed=config.train.seed)
     return TrainingData(
         summary=summary,
@@ -71,7 +94,7 @@ def prepare_training(
             drop_last=True,
             **common,
         ),
-        val_loader=DataLoader(ValidationTiles(val_reader), shuffle=False, **common),
+        val_loader=val_loader,
     )
 
 
@@ -89,7 +112,6 @@ def make_reader(
     )
 
 
-def _crops_per_epoch(reader: Reader, settings: DataSettings) -> int:
+def _crops_per_epoch(reader: Reader, settings: DataSettings, *, step: int) -> int:
     pixels = sum(height * width for height, width in reader.sizes)
-    batches = max(MIN_BATCHES, round(pixels / settings.tile**2 / settings.batch))
-    return batches * settings.batch
+    return max(MIN_BATCHES, round(pixels / settings.tile**2 / step)) * step
