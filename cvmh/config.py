@@ -180,6 +180,8 @@ class TrainSettings(Settings):
     compile: bool = False
     # Which epoch the bundle is of: that with the best validation mIoU, or the last.
     select: Literal["best", "last"] = "best"
+    # Fit a temperature to the validation split at the end, so that scores are probabilities.
+    calibrate: bool = True
     # Stop when the validation mIoU has not risen for so many epochs; None never stops early.
     patience: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)

@@ -26,6 +26,7 @@ from cvmh.metrics import Scores
 from cvmh.models.bundle import BundleCard, save_bundle, versions
 from cvmh.models.zoo import create_model
 from cvmh.progress import Progress, silent
+from cvmh.train.calibrate import calibrate
 from cvmh.train.callbacks import Pace, Record
 from cvmh.train.class_weights import class_weights
 from cvmh.train.memory import fitting
@@ -34,6 +35,8 @@ from cvmh.train.module import SegmentationModule
 # The best network so far; it gets the bundle's name only when the run is complete.
 UNFINISHED = "best.unfinished.safetensors"
 FINISHED = "best.safetensors"
+# The state of a run whose epochs are over, and whose bundle is not calibrated yet.
+FITTED = "fitted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +73,58 @@ def train(
     Raises:
         OutputError: ``out`` holds a run already, or cannot be written.
         ConfigError: there is nothing to resume, or a setting does not fit the data.
-        TrainingError: a loss or gradient is not finite, or a batch does not fit in memory.
+        TrainingError: a loss, gradient or score is not finite, or a batch does not fit in memory.
         KeyboardInterrupt: the user stopped the run; it can be resumed.
     """
     _check_folder(out, resume=resume)
     uses_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     precision = _precision(config.train.precision, uses_gpu=uses_gpu)
-    keeps_best = _keeps_best(config)
+    # Refused before anything is read.
+    _keeps_best(config)
     data = open_data(config.data)
     training = prepare_training(data, config, progress=progress)
+    result = _fitted(out) if resume else None
+    if result is None:
+        result = _fit(
+            config,
+            out,
+            data,
+            training,
+            uses_gpu=uses_gpu,
+            precision=precision,
+            progress=progress,
+            report=report,
+            command=command,
+        )
+    if config.train.calibrate and training.val_loader is not None:
+        with fitting(config):
+            calibrate(
+                out / UNFINISHED,
+                training.val_loader,
+                split=config.data.val_split or "",
+                device=torch.device("cuda" if uses_gpu else "cpu"),
+                progress=progress,
+            )
+    (out / UNFINISHED).replace(out / FINISHED)
+    _write_state(out, training, state="finished", command=command, result=result)
+    return result
+
+
+def _fit(
+    config: RunConfig,
+    out: Path,
+    data: SegmentationData,
+    training: TrainingData,
+    *,
+    uses_gpu: bool,
+    precision: Any,
+    progress: Progress,
+    report: Callable[[dict[str, float]], None],
+    command: str,
+) -> TrainingResult:
+    """Train to the end, and leave the bundle that is kept under its unfinished name."""
     weights = class_weights(config.train.class_weights, training.summary.class_pixels)
+    keeps_best = _keeps_best(config)
     lightning.seed_everything(config.train.seed, verbose=False)
     network = create_model(
         config.model.name,
@@ -116,12 +161,27 @@ def train(
             # A run that was stopped in its first epoch begins again.
             ckpt_path=out / "last.ckpt" if (out / "last.ckpt").exists() else None,
         )
-    (out / UNFINISHED).replace(out / FINISHED)
     rows = record.rows if keeps_best else record.rows[-1:]
-    best = max(rows, key=lambda row: row.get("val_miou", -1.0))
-    _write_state(out, training, state="finished", command=command, best=best)
+    result = TrainingResult(
+        bundle=out / FINISHED,
+        scores=max(rows, key=lambda row: row.get("val_miou", -1.0)),
+        epochs=len(record.rows),
+        steps=trainer.global_step,
+    )
+    _write_state(out, training, state=FITTED, command=command, result=result)
+    return result
+
+
+def _fitted(out: Path) -> TrainingResult | None:
+    """Return what a run that was stopped after its last epoch had come to; None before that."""
+    try:
+        state = json.loads((out / "run.json").read_text())
+    except ValueError as error:
+        raise ConfigError(f"{out / 'run.json'} is damaged ({error}); begin a new run") from error
+    if state.get("state") != FITTED:
+        return None
     return TrainingResult(
-        bundle=out / FINISHED, scores=best, epochs=len(record.rows), steps=trainer.global_step
+        bundle=out / FINISHED, scores=state["best"], epochs=state["epochs"], steps=state["steps"]
     )
 
 
@@ -224,7 +284,7 @@ def _write_state(
     *,
     state: str,
     command: str,
-    best: dict[str, float] | None = None,
+    result: TrainingResult | None = None,
 ) -> None:
     content = {
         "state": state,
@@ -236,7 +296,9 @@ def _write_state(
             "lightning": lightning.__version__,
         },
         "data_fingerprint": training.summary.fingerprint,
-        "best": best,
+        "best": None if result is None else result.scores,
+        "epochs": None if result is None else result.epochs,
+        "steps": None if result is None else result.steps,
     }
     write_complete(out / "run.json", json.dumps(content, indent=1) + "\n")
 
