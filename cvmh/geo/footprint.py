@@ -36,13 +36,15 @@ def find_footprint(raster: Raster) -> Footprint | None:
     transform = raster.transform
     if raster.crs is None or transform.is_identity or raster.gcps:
         return None
-    corners = [(c, r) for r in (0, raster.height) for c in (0, raster.width)]
-    xs, ys = zip(*(transform * corner for corner in corners), strict=True)
+    a, b, c, d, e, f, *_ = transform
+    columns, rows = (0, raster.width, 0, raster.width), (0, 0, raster.height, raster.height)
+    xs = [a * column + b * row + c for column, row in zip(columns, rows, strict=True)]
+    ys = [d * column + e * row + f for column, row in zip(columns, rows, strict=True)]
     step = raster.georeference.scale_at(raster.height / 2, raster.width / 2)
     if step is None:
         return None
     # Units per column and per row; of a turned raster both have two parts.
-    right, down = np.hypot(transform.a, transform.d), np.hypot(transform.b, transform.e)
+    right, down = np.hypot(a, d), np.hypot(b, e)
     return Footprint(
         raster.crs, min(xs), min(ys), max(xs), max(ys), step.right / right, step.down / down
     )

@@ -96,6 +96,8 @@ def _open(
     try:
         return open_data(settings), []
     except DataError as error:
+        if name == FOLDER:
+            return None, [_opening_error(str(error), root)]
         return _open_partly(settings, _opening_error(str(error), root))
 
 

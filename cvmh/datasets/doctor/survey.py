@@ -171,7 +171,7 @@ class _ImageReader:
         values = pixels.astype(np.float64)
         self._add_bands(values, valid, window)
         grey = np.where(valid, values[:3].mean(axis=0), 0).astype(np.float32)
-        self._thumb.add(grey, valid, window)
+        self._thumb.add(grey, window)
         return grey, valid
 
     def finish(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cvmh.classes import NODATA_ID, ClassTable
 from cvmh.datasets.doctor.facts import Examination, RasterFacts
@@ -18,8 +19,8 @@ MOST_VALUES = 12
 # A colour belongs to a class if it is so near (of 442 at most), and the next class is farther.
 NEAREST, CLEARER = 100.0, 0.7
 LOSSY = (".jpg", ".jpeg")
-# A picture is judged by so many pixels a side.
-SAMPLE = 512
+# Pictures are judged by so many of them, and so many pixels a side.
+LABELS, SAMPLE = 32, 512
 # What reducing zero twice leaves in uint8: 0 -> 255 -> 254.
 TWICE_REDUCED = 254
 
@@ -94,7 +95,7 @@ def find_pictures(examination: Examination) -> Iterator[Finding]:
                 f"{counted(len(wrong), 'label')} with {wrong[0].num_bands} bands where "
                 f"{wanted} is expected"
             ),
-            fix=_describe_picture(wrong[0], examination),
+            fix=_describe_pictures(wrong, examination),
             places=places_of([label.path for label in wrong]),
             counts={"files": len(wrong)},
         )
@@ -236,31 +237,39 @@ def nearest_class(
     return colours[int(order[0])]
 
 
-def _describe_picture(label: RasterFacts, examination: Examination) -> str:
-    """Say what a label of three bands is, judged by a sample of its pixels."""
+def _describe_pictures(labels: list[RasterFacts], examination: Examination) -> str:
+    """Say what labels of three bands are, judged by a sample of their pixels."""
     plain = "write one band of class ids, 255 where a pixel does not count"
     if examination.data.encoding.colours is not None:
         return "write the labels in the colours of the classes, or say that they hold ids"
-    try:
-        with Raster(label.path) as raster:
-            pixels = raster.read_small(range(1, min(3, raster.num_bands) + 1), most=SAMPLE)
-    except CvmhError:
+    samples = [sample for label in labels[:LABELS] if (sample := _sample(label)) is not None]
+    if not samples:
         return plain
-    if all(np.array_equal(band, pixels[0]) for band in pixels):
-        values = np.unique(pixels[0])
+    if all(np.array_equal(band, pixels[0]) for pixels in samples for band in pixels):
+        values = np.unique(np.concatenate([np.unique(pixels[0]) for pixels in samples]))
         if len(values) > len(examination.classes):
             return (
                 f"they are grey pictures of {len(values)} values, {values[0]}..{values[-1]}, with "
                 f"soft edges: put each pixel to its nearest class, then {plain}"
             )
-        return f"all bands are alike: {plain}"
-    share = _share_in_colours(pixels, examination.classes)
+        held = ", ".join(map(str, values.tolist()))
+        return f"all bands are alike and hold {held}: {plain}"
+    share = float(np.mean([_share_in_colours(pixels, examination.classes) for pixels in samples]))
     if share > 0.5:
         return f"{share:.0%} of the pixels have a class's colour in classes.json: {plain}"
     return plain
 
 
-def _share_in_colours(pixels: np.ndarray, classes: ClassTable) -> float:
+def _sample(label: RasterFacts) -> NDArray[np.generic] | None:
+    try:
+        with Raster(label.path) as raster:
+            return raster.read_small(range(1, min(3, raster.num_bands) + 1), most=SAMPLE)
+    except CvmhError:
+        # Told of by the check of damaged files.
+        return None
+
+
+def _share_in_colours(pixels: NDArray[np.generic], classes: ClassTable) -> float:
     if len(pixels) < 3:
         return 0.0
     flat = pixels[:3].reshape(3, -1).T.astype(int)
