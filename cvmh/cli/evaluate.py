@@ -1,11 +1,20 @@
 """``cvmh evaluate``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cvmh.cli.progress import shown
+from cvmh.cli.score_table import score_lines
 from cvmh.cli.verb import PATH, Verb
+
+if TYPE_CHECKING:
+    from cvmh.config import DataSettings
+    from cvmh.models.bundle import BundleCard
+
+# Predictions lie here until the scores are written, so that an interrupted evaluation goes on.
+UNFINISHED = ".predictions"
 
 
 @click.command(cls=Verb)
@@ -14,30 +23,92 @@ from cvmh.cli.verb import PATH, Verb
 @click.option(
     "--data", "root", type=PATH, metavar="ROOT", help="The folder that the data set is in."
 )
-@click.option("--split", default="test", show_default=True)
+@click.option("--split", help="Score this split; default that of the protocol, mostly test.")
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    metavar="NAME",
+    default=("full",),
+    show_default=True,
+    help="full, cvmh-paper, geoseg, mmseg, ssrs, isprs, or all that can be scored. Repeatable.",
+)
+@click.option(
+    "--boundary",
+    type=int,
+    default=3,
+    show_default=True,
+    metavar="PIXELS",
+    help="Width of boundary IoU and F1, which need full labels; 0 for none.",
+)
+@click.option("--tta", is_flag=True, help="Average over flips and turns in protocol full.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="data.KEY=VALUE",
+    help="Change a setting of the data set, such as data.layout=mmseg. Repeatable.",
+)
 @click.option("--out", type=PATH, metavar="DIR", help="Leave scores.json and report.html here.")
-def command(bundle: Path, dataset: str, root: Path | None, split: str, out: Path | None) -> None:
+def command(
+    bundle: Path,
+    dataset: str,
+    root: Path | None,
+    split: str | None,
+    protocols: tuple[str, ...],
+    boundary: int,
+    tta: bool,
+    assignments: tuple[str, ...],
+    out: Path | None,
+) -> None:
     """Score a BUNDLE on a split of labelled images, stitching whole scenes before scoring.
+
+    With --out, an evaluation that was interrupted goes on when it is repeated.
 
     Example: cvmh evaluate runs/mine/best.safetensors --data my_tiles --split val --out scores
     """
-    from cvmh.config import DataSettings, validate
     from cvmh.datasets import open_data
     from cvmh.models.bundle import load_bundle
     from cvmh.report.evaluation import evaluate, write_scores
 
-    settings = validate(DataSettings, {"dataset": dataset, "root": root}, source="options")
-    data = open_data(settings)
     loaded = load_bundle(bundle)
+    settings = _settings(dataset, root, assignments, loaded.card)
+    data = open_data(settings)
     with shown("auto") as progress:
-        scores = evaluate(loaded, data, split=split, progress=progress).scores
-    for entry in scores:
-        click.echo(f"protocol {entry.protocol}, split {entry.split}")
-        for name, row in entry.classes.items():
-            iou, f1 = (f"{v:.4f}" if v is not None else "     -" for v in (row.iou, row.f1))
-            click.echo(f"  {name:<20} IoU {iou}  F1 {f1}  {row.pixels:>12,} px")
-        means = {"mIoU": entry.miou, "mF1": entry.mf1, "OA": entry.oa}
-        click.echo("  " + "  ".join(f"{k} {v:.4f}" for k, v in means.items() if v is not None))
+        evaluation = evaluate(
+            loaded,
+            data,
+            protocols=protocols,
+            split=split,
+            reopen=lambda table: open_data(settings.model_copy(update={"splits": table})),
+            boundary=boundary or None,
+            tta=tta,
+            bands=settings.bands,
+            folder=None if out is None else out / UNFINISHED,
+            progress=progress,
+            tell=lambda line: click.echo(f"cvmh: {line}", err=True),
+        )
+    for line in score_lines(evaluation.scores):
+        click.echo(line.rstrip())
     if out is not None:
-        write_scores(out, scores, title=f"{bundle} on {root}, split {split}")
+        splits = ", ".join(dict.fromkeys(entry.split for entry in evaluation.scores))
+        write_scores(out, evaluation.scores, title=f"{bundle} on {root}, split {splits}")
         click.echo(f"cvmh: wrote {out / 'scores.json'} and {out / 'report.html'}", err=True)
+
+
+def _settings(
+    dataset: str, root: Path | None, assignments: tuple[str, ...], card: "BundleCard"
+) -> "DataSettings":
+    """Return the data settings; a known set is divided as in training unless told otherwise."""
+    from cvmh.config import DataSettings, merge, parse_assignment, validate
+    from cvmh.errors import ConfigError
+
+    wanted = merge(*(parse_assignment(text) for text in assignments))
+    if other := [key for key in wanted if key != "data"]:
+        raise ConfigError(
+            f"--set of evaluate takes settings of data, such as data.layout=mmseg, got '{other[0]}'"
+        )
+    given = {"dataset": dataset, "root": root}
+    if card.dataset == dataset and card.splits:
+        given["splits"] = card.splits
+    return validate(DataSettings, merge(given, wanted.get("data", {})), source="options")

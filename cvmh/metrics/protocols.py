@@ -25,7 +25,7 @@ class Rule:
         labels: "full", "eroded" (borders of classes ignored), or "any": those that there are.
         left_out: classes that the means leave out, where the data set has them.
         uncounted: classes whose labels do not count in overall accuracy and kappa.
-        tta: average over flips and turns.
+        tta: average over flips and turns; None leaves that to whoever scores.
         note: in what this differs from what the authors did, or what is not certain.
     """
 
@@ -34,7 +34,7 @@ class Rule:
     labels: Literal["any", "full", "eroded"] = "any"
     left_out: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()
-    tta: bool = False
+    tta: bool | None = False
     note: str = ""
 
 
@@ -122,9 +122,9 @@ PROTOCOLS: Mapping[str, Protocol] = {
     for protocol in (
         Protocol(
             name="full",
-            about="all classes, all labelled pixels, no test-time augmentation",
+            about="all classes, all labelled pixels",
             source="cvmh",
-            otherwise=Rule(),
+            otherwise=Rule(tta=None),
         ),
         Protocol(
             name="cvmh-paper",

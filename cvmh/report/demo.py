@@ -16,12 +16,12 @@ from cvmh.datasets.synthetic_set import write_scene, write_synthetic
 from cvmh.errors import OutputError
 from cvmh.files import make_folder, write_complete
 from cvmh.geo.raster import Raster
-from cvmh.metrics import Scores, score
+from cvmh.metrics import Scores
 from cvmh.models.bundle import load_bundle
 from cvmh.plots import colour_ids, preview, stretch
 from cvmh.predict import predict_raster
 from cvmh.progress import Progress, silent
-from cvmh.report.evaluation import PROTOCOL, count_scene
+from cvmh.report.evaluation import score_mask
 from cvmh.train import train
 
 # Everything that the demonstration leaves; ``training/`` holds its data set and run folder.
@@ -89,7 +89,7 @@ def run_demo(
     predict_raster(scene, mask, load_bundle(out / "model.safetensors"), progress=progress)
     entry = LabelledImage(stem="scene", image=scene, label=labels, split="demo")
     known = SegmentationData(name="demo", root=out, classes=ISPRS, images=(entry,))
-    scores = score(count_scene(entry, mask, known), ISPRS, protocol=PROTOCOL, split="demo")
+    scores = score_mask(entry, mask, known)
     write_complete(out / "scores.json", json.dumps([scores.to_json()], indent=1) + "\n")
     draw_preview(out / "preview.png", scene, labels, mask)
     return DemoResult(folder=out, scores=scores)

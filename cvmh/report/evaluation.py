@@ -1,32 +1,31 @@
 """Scoring a bundle on labelled images: whole scenes are stitched before they are scored."""
 
+import hashlib
 import json
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cvmh.classes import NODATA_ID
 from cvmh.datasets import LabelledImage, SegmentationData
-from cvmh.datasets.reading import check_label, read_label
-from cvmh.errors import ConfigError
 from cvmh.files import make_folder, write_complete
-from cvmh.geo.raster import Raster
-from cvmh.geo.tiling import Window
-from cvmh.metrics import Confusion, Scores, count_confusion, score
+from cvmh.metrics import Facts, Scores
+from cvmh.metrics.boundary import check_width
 from cvmh.models.bundle import Bundle
 from cvmh.predict import predict_raster
-from cvmh.predict.blend import FULL_SCORE
 from cvmh.progress import Progress, silent
-from cvmh.report.observing import Block, Observer
+from cvmh.report.cases import Case, LabelKind, Reopen, make_cases
+from cvmh.report.observing import Observer
 from cvmh.report.page import score_page
+from cvmh.report.strips import Strip, make_block
+from cvmh.report.tally import Job, Tally, count_scene
 
-# All classes, all labelled pixels that have data, one scale, no test-time augmentation.
+# The protocol that is for any data set.
 PROTOCOL = "full"
-ROWS_AT_ONCE = 512
+# Borders that are off by no more than so many pixels are met, unless another width is asked for.
+BOUNDARY_WIDTH = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,106 +33,101 @@ class Evaluation:
     """What an evaluation found: one entry of scores a protocol, in the order asked for."""
 
     scores: tuple[Scores, ...]
+    data: SegmentationData
 
 
 def evaluate(
     bundle: Bundle,
     data: SegmentationData,
     *,
-    split: str = "test",
+    protocols: Sequence[str] = (PROTOCOL,),
+    split: str | None = None,
+    reopen: Reopen | None = None,
+    boundary: int | None = BOUNDARY_WIDTH,
+    tta: bool = False,
     device: str = "auto",
     bands: Sequence[int] | None = None,
     observers: Sequence[Observer] = (),
+    folder: Path | None = None,
     progress: Progress = silent,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
     """Predict every image of a split as a whole scene and score all of them together.
 
-    One confusion matrix is accumulated over the split. Pixels that are labelled 255, and pixels
-    where the image has no data, do not count.
+    Each image is predicted once, and once more where some protocols average over flips and turns
+    and others do not. One confusion matrix a protocol is accumulated over its images. Pixels that
+    are labelled 255, and pixels where the image has no data, do not count.
 
     Args:
         bundle: the trained network.
         data: labelled images with the bundle's classes.
-        split: which of them.
+        protocols: names of :data:`cvmh.metrics.PROTOCOLS`, or "all".
+        split: scored instead of the protocols' own, which mostly is "test".
+        reopen: opens the data set by another split table, where a protocol wants one.
+        boundary: the width of boundary scores in pixels, if they are wanted; they need full labels.
+        tta: average over flips and turns in the protocols that leave it open: "full".
         device: "auto", "cpu", "cuda" ...
         bands: bands of the images, numbered from 1, in the network's order; default by name.
-        observers: shown every block of every scene; with none, no confidence is computed.
-        progress: receives the images that are done.
+        observers: shown every block of the images of the first protocol, labels not eroded.
+        folder: where predictions lie until the end, so that an interrupted evaluation that is
+            called again goes on; it is removed at the end. Default: nothing outlives a failure.
+        progress: receives the predictions that are done.
+        tell: receives a line for each protocol that "all" leaves out.
 
     Raises:
-        ConfigError: the bundle and the data set have different classes.
-        DataError: the split is empty, or a label does not fit its image.
+        ConfigError: bundle and data set have different classes; a protocol is unknown, not for
+            this data set, or would score what the bundle was trained on.
+        DataError: the split is empty, has no labels, or a label does not fit its image.
         RasterError: an image cannot be read or does not fit the bundle.
     """
-    if data.classes.names != bundle.card.classes.names:
-        raise ConfigError(
-            f"the bundle knows the classes {', '.join(bundle.card.classes.names)}, but data set "
-            f"{data.root} has {', '.join(data.classes.names)}; they must be the same, in one order"
-        )
-    images = data.of_split(split)
-    total = np.zeros((len(data.classes), len(data.classes)), dtype=np.int64)
-    with tempfile.TemporaryDirectory(prefix="cvmh-") as folder:
-        mask = Path(folder) / "mask.tif"
-        confidence = Path(folder) / "confidence.tif" if observers else None
-        for done, image in enumerate(images, start=1):
+    width = None if boundary is None else check_width(boundary)
+    cases = make_cases(bundle.card, data, protocols, split=split, tta=tta, reopen=reopen, tell=tell)
+    if bands is None:
+        bands = data.bands_named(bundle.card.band_names)
+    tallies = [Tally(case, width) for case in cases]
+    jobs = _in_order(tallies)
+    with _workspace(folder) as place:
+        for done, job in enumerate(jobs, start=1):
+            shown_to = observers if job in tallies[0].jobs else ()
+            own = place / hashlib.sha256(f"{job.image} {job.tta}".encode()).hexdigest()[:24]
+            make_folder(own)
+            mask, confidence = own / "mask.tif", own / "confidence.tif" if shown_to else None
             predict_raster(
-                image.image,
+                job.image,
                 mask,
                 bundle,
                 device=device,
-                bands=bands,
+                bands=None if bands is None else tuple(bands),
+                tta=job.tta,
                 confidence=confidence,
+                resume=True,
                 overwrite=True,
                 warn=_ignore,
             )
-            for block in read_blocks(image, mask, data, confidence=confidence):
-                total += count_confusion(block.truth_HW, block.guess_HW, len(data.classes))
-                for observer in observers:
-                    observer.add(block)
-            progress("evaluate", done, len(images), "images")
-    return Evaluation(scores=(score(total, data.classes, protocol=PROTOCOL, split=split),))
+            count_scene(job, mask, tallies, _Presenter(shown_to, confidence))
+            if folder is None:
+                shutil.rmtree(own)
+            progress("evaluate", done, len(jobs), "images")
+    return Evaluation(scores=tuple(tally.scores() for tally in tallies), data=data)
 
 
-def count_scene(image: LabelledImage, mask: Path, data: SegmentationData) -> Confusion:
-    """Return the confusion matrix of one scene's mask, read a block of rows at a time."""
-    num_classes = len(data.classes)
-    total = np.zeros((num_classes, num_classes), dtype=np.int64)
-    for block in read_blocks(image, mask, data):
-        total += count_confusion(block.truth_HW, block.guess_HW, num_classes)
-    return total
-
-
-def read_blocks(
-    image: LabelledImage, mask: Path, data: SegmentationData, *, confidence: Path | None = None
-) -> Iterator[Block]:
-    """Yield the rows of a scene with its label, its mask and, if given, its confidence.
+def score_mask(image: LabelledImage, mask: Path, data: SegmentationData) -> Scores:
+    """Return the scores of the mask of one scene, by the protocol that is for any data set.
 
     Raises:
-        DataError: the label does not fit its image.
+        DataError: the label does not fit the mask, or holds what its encoding does not know.
     """
-    with Raster(image.label) as label, Raster(mask) as predicted:
-        check_label(label, predicted, data.encoding)
-        for row in range(0, label.height, ROWS_AT_ONCE):
-            window = Window(row, 0, min(ROWS_AT_ONCE, label.height - row), label.width)
-            truth = read_label(label, data.encoding, window)
-            guess = predicted.read(window)[0]
-            truth[guess == NODATA_ID] = NODATA_ID
-            yield Block(
-                image=image,
-                window=window,
-                truth_HW=truth,
-                guess_HW=guess,
-                confidence_HW=_read_confidence(confidence, window),
-            )
-
-
-def _read_confidence(path: Path | None, window: Window) -> NDArray[np.float32]:
-    if path is None:
-        return np.full((window.height, window.width), np.nan, dtype=np.float32)
-    with Raster(path) as raster:
-        steps = raster.read(window)[0]
-    shares = steps.astype(np.float32) / np.float32(FULL_SCORE)
-    return np.where(steps == NODATA_ID, np.float32(np.nan), shares)
+    case = Case(
+        protocol=PROTOCOL,
+        data=data,
+        split=image.split,
+        images=(image,),
+        kind=LabelKind.GIVEN,
+        facts=Facts(is_stitched=True),
+    )
+    tally = Tally(case, BOUNDARY_WIDTH)
+    count_scene(Job(image.image, tta=False), mask, [tally])
+    return tally.scores()
 
 
 def write_scores(folder: Path, scores: Sequence[Scores], *, title: str) -> None:
@@ -146,6 +140,41 @@ def write_scores(folder: Path, scores: Sequence[Scores], *, title: str) -> None:
     content = json.dumps([entry.to_json() for entry in scores], indent=1) + "\n"
     write_complete(folder / "scores.json", content)
     write_complete(folder / "report.html", score_page(scores, title=title))
+
+
+@dataclass(frozen=True)
+class _Presenter:
+    """Shows strips to observers, with their confidence."""
+
+    observers: Sequence[Observer]
+    confidence: Path | None
+
+    def __call__(self, image: LabelledImage, strip: Strip) -> None:
+        if self.observers:
+            block = make_block(image, strip, self.confidence)
+            for observer in self.observers:
+                observer.add(block)
+
+
+def _in_order(tallies: Sequence[Tally]) -> list[Job]:
+    """Return what is to be predicted; an image that is predicted twice is so in a row."""
+    jobs = list(dict.fromkeys(job for tally in tallies for job in tally.jobs))
+    first: dict[Path, int] = {}
+    for number, job in enumerate(jobs):
+        first.setdefault(job.image, number)
+    return sorted(jobs, key=lambda job: first[job.image])
+
+
+@contextmanager
+def _workspace(folder: Path | None) -> Iterator[Path]:
+    """Give a folder for predictions; one that was named stays if the work is interrupted."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="cvmh-") as place:
+            yield Path(place)
+        return
+    make_folder(folder)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def _ignore(message: str) -> None:

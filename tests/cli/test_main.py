@@ -18,7 +18,16 @@ OPTIONS = {
     "data doctor": {"--html", "--json", "--layout", "--overwrite", "--strict"},
     "data synth": {"--gsd", "--scenes", "--seed", "--size"},
     "demo": {"--out", "--overwrite", "--seed"},
-    "evaluate": {"--data", "--dataset", "--out", "--split"},
+    "evaluate": {
+        "--boundary",
+        "--data",
+        "--dataset",
+        "--out",
+        "--protocol",
+        "--set",
+        "--split",
+        "--tta",
+    },
     "info": {"--checkpoint", "--json"},
     "models": {"--json"},
     "predict": {

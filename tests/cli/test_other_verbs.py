@@ -11,11 +11,50 @@ def test_evaluate_prints_the_scores_and_leaves_them_in_a_folder(
     assert outcome.code == 0
     assert visible(tmp_path / "scores") == {"scores.json", "report.html"}
     (entry,) = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    lines = {line.split()[0]: line.split()[1:] for line in outcome.stdout.splitlines()}
+    field = entry["classes"]["field"]
+    assert lines["field"] == [f"{field['iou']:.4f}", f"{field['f1']:.4f}", f"{field['pixels']:,}"]
+    assert lines["mean"] == [f"{entry['miou']:.4f}", f"{entry['mf1']:.4f}"]
+    assert lines["borders,"][:2] == ["3", "px"]
+    assert outcome.stdout.splitlines()[-1] == (
+        "protocol full, split val: full labels, the data set's own split, means of all classes, "
+        "OA of all classes, no test-time augmentation, stitched scenes, SELECTION SPLIT of this "
+        "bundle (1 of 1 images: s2)"
+    )
+
+
+def test_evaluate_shows_protocols_side_by_side_each_with_its_facts(cvmh, finished_run, easy_data):
+    bundle = finished_run / "best.safetensors"
+    outcome = cvmh(
+        "evaluate",
+        bundle,
+        "--data",
+        easy_data,
+        "--protocol",
+        "full",
+        "--protocol",
+        "isprs",
+        "--tta",
+    )
     lines = outcome.stdout.splitlines()
-    assert lines[0] == "protocol full, split val"
-    assert lines[1].split()[:3] == ["field", "IoU", f"{entry['classes']['field']['iou']:.4f}"]
-    assert f"mIoU {entry['miou']:.4f}" in lines[-1]
-    assert len(lines) == 5
+    assert lines[0].split() == ["full", "isprs"]
+    assert [len(line.split()) for line in lines if line.startswith("field")] == [6]
+    full, isprs, note = lines[-3:]
+    assert full.startswith("protocol full, split test: full labels")
+    assert "averaged over flips and turns" in full
+    assert isprs.startswith(
+        "protocol isprs, split test: eroded labels (made here with a disc of 3 pixels)"
+    )
+    assert "no test-time augmentation" in isprs
+    assert note.startswith("  note: the benchmark lists F1 of five classes")
+
+
+def test_evaluate_takes_no_settings_but_those_of_the_data(cvmh, tiny_bundle, easy_data):
+    outcome = cvmh("evaluate", tiny_bundle, "--data", easy_data, "--set", "train.epochs=3")
+    assert outcome.code == 1
+    assert "--set of evaluate takes settings of data, such as data.layout=mmseg, got 'train'" in (
+        outcome.stderr
+    )
 
 
 def test_info_prints_a_fact_a_line(cvmh, make_scene, tiny_bundle):
