@@ -264,7 +264,7 @@ def _bundle_writer(
             dataset=data.name,
             data_fingerprint=summary.fingerprint,
             splits=data.splits,
-            train_split=config.data.train_split,
+            train_split="+".join(config.data.train_splits),
             val_split=config.data.val_split or "",
             scores=_brief(module.scores),
             versions=versions(),
