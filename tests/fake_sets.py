@@ -107,6 +107,7 @@ class Fake:
     ignored: object = None
     bands: int = 3
     crs: str | None = None
+    gsd: float = 0.25
     grey_picture: bool = False
     palette: bool = False
     texts: dict = field(default_factory=dict)
@@ -147,7 +148,14 @@ def _isprs_pairs(name, tiles, image, label, eroded):
 def _potsdam(tiles, image, label=None, eroded=None, **options):
     return Fake(
         pairs=_isprs_pairs("potsdam", tiles, image, label, eroded),
-        **{"codes": ISPRS, "ignored": BLACK, "crs": "EPSG:32633", "complete": True, **options},
+        **{
+            "codes": ISPRS,
+            "ignored": BLACK,
+            "crs": "EPSG:32633",
+            "gsd": 0.05,
+            "complete": True,
+            **options,
+        },
     )
 
 
@@ -487,7 +495,8 @@ def _write(path: Path, array, number, fake, *, is_label=False):
     place = {}
     if fake.crs and path.suffix == ".tif":
         # Scenes lie side by side.
-        grid = Affine(0.25, 0, 500_000 + 0.25 * width * number, 0, -0.25, 5_600_000)
+        left = 500_000 + fake.gsd * width * number
+        grid = Affine(fake.gsd, 0, left, 0, -fake.gsd, 5_600_000)
         place = {"crs": fake.crs, "transform": grid}
     size = {"count": count, "height": height, "width": width, "dtype": array.dtype.name}
     if path.suffix == ".jpg":
