@@ -56,7 +56,7 @@ class Facts(BaseModel):
             else "means of all classes",
             f"OA without {', '.join(self.uncounted)}" if self.uncounted else "OA of all classes",
             "averaged over flips and turns" if self.tta else "no test-time augmentation",
-            "stitched scenes" if self.is_stitched else "single tiles",
+            "stitched scenes" if self.is_stitched else "tiles by themselves",
         ]
         if self.seen_in:
             parts.append(f"{self.seen_in.upper()} SPLIT of this bundle ({self.seen})")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from cvmh.datasets import LabelledImage, SegmentationData
+from cvmh.datasets.known import KNOWN
 from cvmh.errors import ConfigError, CvmhError, DataError
 from cvmh.metrics import PROTOCOLS, Facts, Protocol, Rule, find_protocol
 from cvmh.metrics.protocols import EROSION_RADIUS
@@ -120,7 +121,7 @@ def _make_case(
     tta: bool,
     reopen: Reopen | None,
 ) -> Case:
-    is_known = data.layout != "folder"
+    is_known = data.name in KNOWN and data.layout != "folder"
     rule = protocol.rule_for(data.name, is_known=is_known)
     divided = _divided(data, protocol.name, rule.splits, reopen)
     name = split or rule.split
@@ -136,7 +137,7 @@ def _make_case(
         left_out=_present(rule.left_out, divided),
         uncounted=_present(rule.uncounted, divided),
         tta=tta if rule.tta is None else rule.tta,
-        is_stitched=True,
+        is_stitched=not (is_known and KNOWN[divided.name].layout(divided.layout).tiled),
         seen_in=seen.where,
         seen=seen.told(NAMED) if seen.where else "",
         note=rule.note,

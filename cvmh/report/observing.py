@@ -17,9 +17,9 @@ from cvmh.geo.tiling import Window
 class Block:
     """Whole rows of a scene: what is there, what was predicted, and how surely.
 
-    The blocks of a scene come from top to bottom, the scenes in the order of the data set, each
-    once whatever number of protocols is scored. The labels are those of the data set, not eroded
-    for a protocol.
+    The blocks of a scene come from top to bottom, the scenes in the order of the data set: those
+    that the first protocol scores, each once whatever number of protocols there is. The labels are
+    the full ones where there are some, also for a protocol of eroded ones.
 
     Args:
         image: the labelled image; ``image.image`` is its path, ``image.stem`` its name.

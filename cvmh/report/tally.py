@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
 from cvmh.classes import NODATA_ID
 from cvmh.datasets import LabelledImage
+from cvmh.geo.raster import Raster
 from cvmh.metrics import (
     BoundaryCounts,
     Scores,
@@ -51,6 +53,8 @@ class Tally:
         self.width = width if case.has_full_labels else None
         self.confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
         self.boundaries = np.zeros((num_classes, 7), dtype=np.int64)
+        # Metres a pixel of the scenes that say so.
+        self.resolutions: list[float] = []
 
     @property
     def halo(self) -> int:
@@ -67,7 +71,7 @@ class Tally:
                 self.boundaries,
                 classes,
                 width=self.width,
-                gsd=case.data.gsd,
+                gsd=case.data.gsd or (median(self.resolutions) if self.resolutions else None),
                 left_out=case.facts.left_out,
             )
         return score(
@@ -102,6 +106,9 @@ def count_scene(
     kinds = {tally.case.kind for tally in wanting}
     width = next((tally.width for tally in wanting if tally.width is not None), None)
     num_classes = len(data.classes)
+    with Raster(mask) as raster:
+        for tally in wanting:
+            tally.resolutions += [] if raster.gsd is None else [raster.gsd]
     strips = read_strips(
         image,
         mask,
