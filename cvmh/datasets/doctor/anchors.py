@@ -58,7 +58,7 @@ def find_anchors(band: NDArray[np.generic], window: Window, *, bits: int) -> Anc
     rows, columns = np.nonzero(mixed >> np.uint64(64 - bits) == 0)
     places = rows[:, None, None], columns[:, None, None]
     steps = np.arange(PATCH)
-    patches = band[places[0] + steps[:, None], places[1] + steps].reshape(len(rows), -1)
+    patches = band[places[0] + steps[:, None], places[1] + steps].reshape(-1, PATCH * PATCH)
     values = 1 + (np.diff(np.sort(patches, axis=1), axis=1) != 0).sum(axis=1)
     kept = values >= FEWEST_VALUES
     rows, columns = rows[kept], columns[kept]

@@ -34,20 +34,17 @@ class ThumbSum:
 
     def __init__(self, height: int, width: int) -> None:
         self._size = height, width
-        self._sums = np.zeros(SIDE * SIDE)
-        self._counts = np.zeros(SIDE * SIDE)
+        self._sums = np.zeros((SIDE, SIDE))
 
     def add(self, grey: NDArray[np.float32], window: Window) -> None:
         """Add a window (H, W)."""
-        rows = _cells(window.row, window.height, self._size[0])
-        columns = _cells(window.column, window.width, self._size[1])
-        cells = (rows[:, None] * SIDE + columns).ravel()
-        self._sums += np.bincount(cells, weights=grey.ravel(), minlength=SIDE * SIDE)
-        self._counts += np.bincount(cells, minlength=SIDE * SIDE)
+        rows = _weights(window.row, window.height, self._size[0])
+        columns = _weights(window.column, window.width, self._size[1])
+        self._sums += rows @ grey.astype(np.float64) @ columns.T
 
     def result(self) -> NDArray[np.float64]:
-        """Return the means of the cells (SIDE, SIDE); 0 where a small image has no pixel."""
-        return (self._sums / np.maximum(self._counts, 1)).reshape(SIDE, SIDE)
+        """Return the means of the cells (SIDE, SIDE)."""
+        return self._sums
 
 
 def find_alike(thumbs: Sequence[NDArray[np.float64] | None]) -> Iterator[Likeness]:
@@ -79,6 +76,9 @@ def _is_telling(thumb: NDArray[np.float64]) -> bool:
     return bool(thumb.std() > LEAST_CONTRAST * max(abs(thumb.mean()), 1e-12))
 
 
-def _cells(first: int, number: int, size: int) -> NDArray[np.int64]:
-    # By the pixels' centres, so that the cells of a mirrored image are the mirrored cells.
-    return ((2 * np.arange(first, first + number) + 1) * SIDE) // (2 * size)
+def _weights(first: int, number: int, size: int) -> NDArray[np.float64]:
+    """Return how much of each cell (SIDE, number) some rows or columns of an image fill."""
+    cells = np.arange(SIDE)[:, None] * size / SIDE
+    pixels = np.arange(first, first + number)
+    shared = np.minimum(cells + size / SIDE, pixels + 1) - np.maximum(cells, pixels)
+    return np.maximum(shared, 0) * SIDE / size

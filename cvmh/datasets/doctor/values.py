@@ -1,7 +1,8 @@
 """Label values that stand for no class: strange colours, ids counted from 1, pictures for ids."""
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from cvmh.classes import NODATA_ID, ClassTable
 from cvmh.datasets.doctor.facts import Examination, RasterFacts
 from cvmh.datasets.doctor.finding import Finding, Place, counted, places_of
 from cvmh.datasets.doctor.survey import is_picture
+from cvmh.datasets.labelled import Colour
 from cvmh.errors import CvmhError
 from cvmh.geo.raster import Raster
 
@@ -205,7 +207,7 @@ def _name(value: int, examination: Examination) -> str:
     return f"the value {value}"
 
 
-def _rgb(value: int) -> tuple[int, int, int]:
+def _rgb(value: int) -> Colour:
     return value >> 16, value >> 8 & 255, value & 255
 
 
@@ -216,7 +218,7 @@ def _suggest(value: int, examination: Examination) -> str:
             f"write the right class id for it, or {NODATA_ID} where it does not count; "
             f"the set has {examination.data.encoding.known}"
         )
-    near = nearest_class(_rgb(value), list(colours))
+    near = nearest_class(_rgb(value), colours)
     if near is None:
         return "no class has a colour near it; write a class colour, or add the class to the table"
     names = examination.classes.names
@@ -225,16 +227,13 @@ def _suggest(value: int, examination: Examination) -> str:
     return f"it seems to mean {label}, whose colour is {near}; write that colour for it"
 
 
-def nearest_class(
-    rgb: tuple[int, int, int], colours: list[tuple[int, int, int]]
-) -> tuple[int, int, int] | None:
+def nearest_class(rgb: Colour, colours: Mapping[Colour, int]) -> Colour | None:
     """Return the colour that another one is meant to be, None if there is no clear one."""
-    distances = np.linalg.norm(np.array(colours, dtype=float) - np.array(rgb), axis=1)
-    order = np.argsort(distances)
-    first = distances[order[0]]
-    if first > NEAREST or (len(order) > 1 and first > CLEARER * distances[order[1]]):
-        return None
-    return colours[int(order[0])]
+    distances = {colour: math.dist(colour, rgb) for colour in colours}
+    nearest = min(distances, key=lambda colour: distances[colour])
+    others = [far for colour, far in distances.items() if colours[colour] != colours[nearest]]
+    is_clear = distances[nearest] <= min([NEAREST, *(CLEARER * far for far in others)])
+    return nearest if is_clear else None
 
 
 def _describe_pictures(labels: list[RasterFacts], examination: Examination) -> str:
