@@ -1,6 +1,6 @@
 """What a prediction did: counts, times, memory, seams, areas."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,18 @@ from numpy.typing import NDArray
 
 from cvmh import memory
 from cvmh.geo.ground import Ground
+from cvmh.metrics.areas import AreaEstimates, estimate_areas
 from cvmh.models.bundle import versions
 from cvmh.predict.journal import Journal
 from cvmh.predict.outputs import write_report
 from cvmh.predict.prepare import Job
 from cvmh.predict.seams import summarise
+
+# What estimates for a scene rest on, which nothing in the scene can show.
+TRANSFER = (
+    "the estimates rest on split '{split}' of the training data, in {clusters} groups of images or "
+    "tiles; they hold only if the network confuses classes in this scene as it does there"
+)
 
 
 @dataclass(kw_only=True)
@@ -32,7 +39,9 @@ class PredictionReport:
     """What a prediction did.
 
     ``class_pixels`` counts the mask's pixels by class id and ``class_areas`` gives them in m2,
-    None where the ground is not known; ``area`` is that of all pixels with data. ``seconds`` is
+    None where the ground is not known; ``area`` is that of all pixels with data.
+    ``area_estimates`` says in m2 how large the classes are likely to be in truth, with their
+    errors; None where the ground is not known or the bundle carries no sample. ``seconds`` is
     the wall time of this call, ``busy`` that of the parts, in which several threads may add up.
     ``peak_memory`` is of the whole process in bytes. ``stripes_kept`` were finished by an earlier
     call; ``was_done`` says that nothing was left to do, and nothing was counted again: all counts
@@ -53,6 +62,7 @@ class PredictionReport:
     classes: tuple[str, ...]
     area: float | None
     class_areas: tuple[float, ...] | None
+    area_estimates: AreaEstimates | None
     seams: dict[str, Any]
     seconds: float
     busy: dict[str, float]
@@ -106,6 +116,7 @@ def make_report(
         classes=tuple(job.card.classes.names),
         area=None if areas is None else sum(areas),
         class_areas=areas,
+        area_estimates=None if areas is None else _estimate(job, areas),
         seams=summarise(entries, job.card.classes),
         seconds=seconds,
         busy=asdict(clock),
@@ -124,6 +135,15 @@ def make_report(
 
 def _has_areas(job: Job, class_areas: NDArray[np.float64]) -> bool:
     return Ground(job.raster.georeference).has_areas and bool(np.isfinite(class_areas).all())
+
+
+def _estimate(job: Job, areas: tuple[float, ...]) -> AreaEstimates | None:
+    sample, names = job.card.area_sample, job.card.classes.names
+    if sample is None:
+        return None
+    found = estimate_areas(np.array(areas), sample.counts(len(names)), names)
+    caveat = TRANSFER.format(split=sample.split, clusters=sample.clusters)
+    return replace(found, notes=(caveat, *found.notes))
 
 
 def _peak_gpu_memory(job: Job) -> int:
@@ -148,6 +168,7 @@ def read_report(job: Job) -> PredictionReport:
         classes=tuple(job.card.classes.names),
         area=None,
         class_areas=None,
+        area_estimates=None,
         seams={},
         seconds=0.0,
         busy=asdict(Clock()),
