@@ -19,9 +19,10 @@ from cvmh.datasets.crops import (
 )
 from cvmh.datasets.labelled import SegmentationData
 from cvmh.datasets.opening import check_splits
+from cvmh.datasets.places import BalancedPlaces
 from cvmh.datasets.reading import ImageBands
-from cvmh.datasets.summary import DataSummary, summarise
-from cvmh.errors import ConfigError
+from cvmh.datasets.summary import DataSummary, summarise, survey
+from cvmh.errors import ConfigError, DataError
 from cvmh.progress import Progress, silent
 
 MIN_BATCHES = 16
@@ -64,10 +65,13 @@ def prepare_training(
             f"data.crops_per_epoch must be at least data.batch{processes}, {step}, "
             f"got {settings.crops_per_epoch}"
         )
-    summary = summarise(data, settings.train_split, bands=settings.bands, progress=progress)
+    found = survey(data, settings.train_split, bands=settings.bands, progress=progress)
+    summary = found.summary
+    _check_labelled(data, settings.train_split, summary)
     if settings.val_split is not None:
         # For its checks: a wrong label should be found now, not after the first epoch.
-        summarise(data, settings.val_split, bands=settings.bands, progress=progress)
+        seen = summarise(data, settings.val_split, bands=settings.bands, progress=progress)
+        _check_labelled(data, settings.val_split, seen)
     train_reader = make_reader(data, settings.train_split, summary, tile=settings.tile)
     val_loader: DataLoader[Any] | None = None
     crops = settings.crops_per_epoch or _crops_per_epoch(train_reader, settings, step=step)
@@ -85,7 +89,13 @@ def prepare_training(
         tiles = ValidationTiles(val_reader)
         sampler = TileSampler(len(tiles), batch=settings.batch)
         val_loader = DataLoader(tiles, sampler=sampler, **common)
-    train_crops = TrainingCrops(train_reader, Augmentation(config.augment), seed=config.train.seed)
+    balanced = BalancedPlaces(train_reader, found.index, settings.balance)
+    train_crops = TrainingCrops(
+        train_reader,
+        Augmentation(config.augment),
+        seed=config.train.seed,
+        places=balanced if settings.balance else None,
+    )
     return TrainingData(
         summary=summary,
         train_loader=DataLoader(
@@ -115,3 +125,16 @@ def make_reader(
 def _crops_per_epoch(reader: Reader, settings: DataSettings, *, step: int) -> int:
     pixels = sum(height * width for height, width in reader.sizes)
     return max(MIN_BATCHES, round(pixels / settings.tile**2 / step)) * step
+
+
+def _check_labelled(
+    data: SegmentationData, split: str | Sequence[str], summary: DataSummary
+) -> None:
+    if not any(summary.class_pixels):
+        images = data.of_split(split)
+        name = split if isinstance(split, str) else ", ".join(split)
+        raise DataError(
+            f"split '{name}' must have labelled pixels, but in all of its {len(images)} labels "
+            f"({images[0].label} is the first) they are ignored or where the image has no data; "
+            "'cvmh data doctor' says what the labels hold"
+        )

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from cvmh.classes import NODATA_ID
 from cvmh.config import RunConfig, merge, validate
 from cvmh.datasets import open_data, open_folder, prepare_training, summarise
+from cvmh.datasets.labelled import LabelEncoding
 from cvmh.datasets.loading import MIN_BATCHES
 from cvmh.errors import ConfigError, DataError
 from cvmh.geo.raster import Raster
@@ -165,6 +167,70 @@ def test_a_wrong_label_for_validation_is_found_before_training(make_folder, draw
     root = make_folder({"a": ("train", *draw(0)), "b": ("val", image, label)})
     with pytest.raises(DataError, match="class id 77 at row 3, column 4"):
         load(root)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_whose_labels_are_all_ignored_is_refused_at_the_start(make_folder, draw, split):
+    entries = {name: (name, *draw(0)) for name in ("train", "val")}
+    entries[split][2][:] = NODATA_ID
+    root = make_folder(entries)
+    with pytest.raises(DataError) as caught:
+        load(root)
+    assert str(caught.value) == (
+        f"split '{split}' must have labelled pixels, but in all of its 1 labels "
+        f"({root / 'masks' / f'{split}.tif'} is the first) they are ignored or where the image "
+        "has no data; 'cvmh data doctor' says what the labels hold"
+    )
+
+
+def test_labels_on_pixels_without_data_alone_are_refused(make_folder, draw):
+    image, label = draw(0)
+    entries = {"a": ("train", np.zeros_like(image), label), "b": ("train", *draw(1))}
+    entries["b"][2][:] = NODATA_ID
+    root = make_folder({**entries, "c": ("val", *draw(2))}, nodata=0)
+    with pytest.raises(DataError, match="split 'train' must have labelled pixels"):
+        load(root)
+
+
+@pytest.mark.parametrize("written", ["values", "colours"])
+def test_a_wrong_label_for_validation_is_found_in_any_encoding(make_folder, draw, written):
+    colours = {(0, 0, 0): 0, (255, 0, 0): 1, (0, 255, 0): 2}
+    encodings = {
+        "values": LabelEncoding(num_classes=3, values={0: 255, 1: 0, 2: 1, 3: 2}),
+        "colours": LabelEncoding(num_classes=3, colours=colours),
+    }
+    table = np.array(list(colours), np.uint8)
+    entries = {}
+    for number, split in enumerate(("train", "val")):
+        image, ids = draw(number)
+        label = ids[None] + 1 if written == "values" else table[ids].transpose(2, 0, 1)
+        entries[split] = (split, image, label.astype(np.uint8))
+    root = make_folder(entries)
+    data = replace(open_folder(root), encoding=encodings[written])
+    config = make_config(root)
+    prepare_training(data, config)
+    # The summaries are stored now; that the label is another one must not be missed.
+    entries["val"][2][:, 3, 4] = 9
+    write = make_folder({"val": entries["val"]}, name="other")
+    (write / "masks" / "val.tif").replace(root / "masks" / "val.tif")
+    with pytest.raises(DataError, match=r"(class id 9|colour \(9, 9, 9\)) at row 3, column 4"):
+        prepare_training(data, config)
+
+
+def test_balanced_crops_show_what_is_rare(make_folder, draw):
+    image, label = draw(0, 256, 256)
+    label[:] = 0
+    label[100:104, 30:35] = 1
+    label[200:232, 64:96] = 2
+    root = make_folder({"a": ("train", image, label), "b": ("val", *draw(1))})
+
+    def share(balance):
+        settings = {"balance": balance, "crops_per_epoch": 120}
+        batches = batches_of(load(root, data=settings).train_loader, 0)
+        return np.mean([(crop == 1).any().item() for _, crops, _ in batches for crop in crops])
+
+    assert share(0) < 0.1
+    assert share(1) > 0.25
 
 
 def test_an_epoch_without_a_whole_batch_is_refused(root):
