@@ -56,14 +56,16 @@ class Pace(Callback):
             pl_module.progress = trainer.global_step / self.total_steps
             self.progress("train", trainer.global_step, self.total_steps, "steps")
         else:
-            pl_module.progress = min(1.0, self.elapsed / self.seconds)
-            self.progress("train", int(self.elapsed), int(self.seconds), "s")
+            # All processes go by the clock of the first.
+            elapsed = trainer.strategy.broadcast(self.elapsed)
+            pl_module.progress = min(1.0, elapsed / self.seconds)
+            self.progress("train", int(elapsed), int(self.seconds), "s")
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop the run when its minutes are over."""
-        if self.seconds is not None and self.elapsed >= self.seconds:
+        if self.seconds is not None and trainer.strategy.broadcast(self.elapsed) >= self.seconds:
             trainer.should_stop = True
 
 
@@ -118,6 +120,10 @@ class Record(Callback):
             "train_loss": float(pl_module.train_loss.compute()),
         }
         self.rows.append(row)
+        if not trainer.is_global_zero:
+            # Takes part in what the first process writes.
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+            return
         self.report(self.rows[-1])
         write_complete(self.folder / "metrics.csv", _as_csv(self.rows))
         with _complete(self.folder / "curves.png") as temporary:

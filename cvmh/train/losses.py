@@ -13,7 +13,11 @@ from torch.nn import functional
 
 from cvmh.classes import NODATA_ID
 from cvmh.config import LossSettings
+from cvmh.train.sums import count_processes, sum_over_processes
 
+# Terms that several processes compute together, as one with all their batches would; the others
+# are means over the processes of what each computes alone.
+JOINT = frozenset({"cross_entropy", "dice", "boundary"})
 # A pixel is hard while its true class has less than this probability, ...
 HARD_BELOW = 0.7
 # ... and this share of the labelled pixels is kept at least.
@@ -63,8 +67,10 @@ class SegmentationLoss(nn.Module):
             logits = logits if logits.dtype == torch.float64 else logits.float()
             # Zero times the logits keeps a batch without labels connected to the network.
             total = logits.sum() * 0
-            if (labels != NODATA_ID).any():
-                for name, weight in self.weights.items():
+            is_labelled = bool((labels != NODATA_ID).any())
+            for name, weight in self.weights.items():
+                # Another process may have labels, and waits for the sums of this one.
+                if is_labelled or (name in JOINT and count_processes() > 1):
                     total = total + weight * self.terms[name](logits, labels)
             return total
 
@@ -86,7 +92,8 @@ class CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar term of logits (B, C, H, W) and labels (B, H, W)."""
         loss_BHW, weight_BHW = self.pixels(logits, labels)
-        return _mean(loss_BHW.sum(), weight_BHW.sum())
+        sums = torch.stack([loss_BHW.sum(), weight_BHW.sum()])
+        return _mean(*sum_over_processes(sums).unbind())
 
     def pixels(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the weight of each pixel (B, H, W); both 0 where it is unlabelled."""
@@ -144,8 +151,8 @@ class Dice(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar term of logits (B, C, H, W) and labels (B, H, W)."""
         shares, truth, _ = _maps(logits, labels)
-        common = (shares * truth).sum(dim=(0, 2, 3))
-        found, labelled = shares.sum(dim=(0, 2, 3)), truth.sum(dim=(0, 2, 3))
+        sums = [maps.sum(dim=(0, 2, 3)) for maps in (shares * truth, shares, truth)]
+        common, found, labelled = sum_over_processes(torch.stack(sums)).unbind()
         dice = 2 * common / (found + labelled).clamp_min(1e-7)
         return ((1 - dice) * (labelled > 0)).mean()
 
@@ -166,10 +173,12 @@ class Boundary(nn.Module):
         # A window that holds an unlabelled pixel would show a border that is none.
         is_inside = 1 - _widened(1 - is_labelled, BORDER_WIDTH)
         found, labelled = _border(shares) * is_inside, _border(truth) * is_inside
-        sums = (0, 2, 3)
-        precision = (found * _widened(labelled, BORDER_REACH)).sum(sums) / (found.sum(sums) + 1e-7)
-        num_labelled = labelled.sum(sums)
-        recall = (labelled * _widened(found, BORDER_REACH)).sum(sums) / (num_labelled + 1e-7)
+        right = found * _widened(labelled, BORDER_REACH)
+        met = labelled * _widened(found, BORDER_REACH)
+        maps = right, found, met, labelled
+        sums = sum_over_processes(torch.stack([map_BCHW.sum((0, 2, 3)) for map_BCHW in maps]))
+        num_right, num_found, num_met, num_labelled = sums.unbind()
+        precision, recall = num_right / (num_found + 1e-7), num_met / (num_labelled + 1e-7)
         loss = 1 - 2 * precision * recall / (precision + recall + 1e-7)
         has_border = num_labelled > 0
         return _mean((loss * has_border).sum(), has_border.sum())

@@ -6,6 +6,7 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -17,6 +18,7 @@ from cvmh.train.ema import averaged
 from cvmh.train.losses import SegmentationLoss
 from cvmh.train.optimiser import make_optimiser
 from cvmh.train.schedule import learning_rate, momentum
+from cvmh.train.sync_norm import share_statistics
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -71,7 +73,9 @@ class SegmentationModule(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seed torch by the epoch, so that a resumed run draws the same numbers."""
-        torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch)
+        # Each process draws its own.
+        seed = self.settings.seed * 1_000_003 + self.current_epoch
+        torch.manual_seed(seed + (self.global_rank << 40))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set learning rate and momentum by the progress of the run."""
@@ -107,6 +111,23 @@ class SegmentationModule(lightning.LightningModule):
         """Log the mean loss of the epoch; the callbacks have read it before."""
         self.log("train_loss", self.train_loss.compute())
         self.train_loss.reset()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm of all gradients, also where processes share them."""
+        sharded = self.trainer.strategy.model
+        if isinstance(sharded, FullyShardedDataParallel):
+            sharded.clip_grad_norm_(self.settings.clip_gradient)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_validation_start(self) -> None:
+        """Let all processes validate the same network, whose statistics they may differ in."""
+        share_statistics(self.network)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count a batch in the confusion matrix."""

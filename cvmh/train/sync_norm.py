@@ -5,10 +5,10 @@ weights go from one to the other.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cvmh.train.sums import sum_over_processes
+from cvmh.train.sums import count_processes, sum_over_processes
 
 
 class JoinedBatchNorm(_BatchNorm):
@@ -65,6 +65,13 @@ def join_batch_norms(network: nn.Module, *, uses_gpu: bool) -> nn.Module:
     for name, child in network.named_children():
         setattr(network, name, join_batch_norms(child, uses_gpu=uses_gpu))
     return network
+
+
+def share_statistics(network: nn.Module) -> None:
+    """Give every process the buffers of the first: statistics that each took of its own batches."""
+    if count_processes() > 1:
+        for buffer in network.buffers():
+            distributed.broadcast(buffer, src=0)
 
 
 def _joined(norm: _BatchNorm) -> JoinedBatchNorm:
