@@ -67,7 +67,28 @@ def _describe_bundle(path: Path) -> Facts:
         for key in ("protocol", "split", "miou", "mf1", "oa")
         if key in card.scores
     }
+    facts["calibration"] = _say_calibration(card)
+    facts["area_sample"] = _say_sample(card)
     return {"kind": "bundle", **facts}
+
+
+def _say_calibration(card: BundleCard) -> str:
+    found = card.calibration
+    if found is None:
+        return "not calibrated" if card.temperature == 1 else "not recorded"
+    before, after = found.before.ece, found.after.ece
+    return (
+        f"on split '{found.split}', {found.pixels:,} pixels: temperature {card.temperature:.3g} "
+        f"takes the calibration error (ECE) from {before:.2%} to {after:.2%}"
+    )
+
+
+def _say_sample(card: BundleCard) -> str:
+    found = card.area_sample
+    if found is None:
+        return "none, so 'cvmh predict --report' estimates no areas"
+    pixels = int(found.counts(len(card.classes)).sum())
+    return f"split '{found.split}', {pixels:,} pixels in {found.clusters} groups"
 
 
 def _describe_raster(path: Path, card: BundleCard | None) -> Facts:

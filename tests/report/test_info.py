@@ -49,6 +49,16 @@ def test_a_bundle_is_described_by_its_header(tiny_bundle):
     assert facts["scores"] == {"protocol": "full", "split": "val", "miou": 0.25}
 
 
+def test_a_bundle_says_in_one_line_whether_it_is_calibrated(tiny_bundle, finished_run):
+    facts = describe(tiny_bundle)
+    assert facts["calibration"] == "not calibrated"
+    assert facts["area_sample"] == "none, so 'cvmh predict --report' estimates no areas"
+    facts = describe(finished_run / "best.safetensors")
+    pattern = r"on split 'val', 3,840 pixels: temperature \S+ takes .* from \S+% to \S+%"
+    assert re.fullmatch(pattern, facts["calibration"])
+    assert facts["area_sample"] == "split 'val', 3,840 pixels in 4 groups"
+
+
 def test_a_finished_run_is_described_by_its_record(finished_run, easy_data):
     facts = describe(finished_run)
     assert (facts["kind"], facts["state"]) == ("run", "finished")
