@@ -35,7 +35,7 @@ def resample(cut: Cut, height: int, width: int) -> Cut:
 
 
 def _bands(image_CHW: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    shrinks = height < image_CHW.shape[1] or width < image_CHW.shape[2]
+    shrinks = height <= image_CHW.shape[1] and width <= image_CHW.shape[2]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     resized = np.empty((len(image_CHW), height, width), dtype=np.float32)
     for band, target in zip(image_CHW, resized, strict=True):
