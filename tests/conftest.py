@@ -122,6 +122,15 @@ def make_data(tmp_path):
 
 
 @pytest.fixture(scope="session")
+def read_page():
+    """Return a function that reads a page of HTML as ``html_reader.HtmlReader`` does."""
+    spec = importlib.util.spec_from_file_location("html_reader", ROOT / "tests" / "html_reader.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.HtmlReader
+
+
+@pytest.fixture(scope="session")
 def fake_sets():
     """Return the module ``fake_sets``, which writes known data sets as small fakes."""
     spec = importlib.util.spec_from_file_location("fake_sets", ROOT / "tests" / "fake_sets.py")

@@ -44,7 +44,7 @@ def section(title: str, *content: str, anchor: str) -> Html:
 
 
 def folded(summary: str, *content: str) -> Html:
-    """Return content that is shown when its summary is clicked, and in print."""
+    """Return content that is shown when its summary is clicked, and in print where browsers can."""
     return element("details", element("summary", summary), *content)
 
 
