@@ -1,5 +1,4 @@
 import json
-import re
 
 import numpy as np
 import pytest
@@ -7,11 +6,12 @@ import rasterio
 
 from cvmh.config import DataSettings
 from cvmh.datasets import open_data
-from cvmh.errors import ConfigError, DataError, OutputError
+from cvmh.errors import ConfigError, DataError
 from cvmh.geo.raster import Raster, write_raster
+from cvmh.metrics import count_boundaries, score_boundaries
 from cvmh.models.bundle import load_bundle
 from cvmh.predict import predict_raster
-from cvmh.report.evaluation import evaluate, write_scores
+from cvmh.report.evaluation import evaluate
 
 SPLITS = ("train", "val", "test", "test")
 
@@ -108,6 +108,143 @@ def test_an_observer_sees_every_row_of_every_scene_once_and_how_sure_the_network
     assert np.sum(evaluation.scores[0].confusion) == counted
 
 
+def test_strips_of_a_scene_give_the_scores_of_the_whole(
+    tiny_bundle, make_data, open_root, monkeypatch
+):
+    bundle = load_bundle(tiny_bundle)
+    data = open_root(make_data(splits=SPLITS, size=70))
+    whole = evaluate(bundle, data, protocols=["full", "isprs"]).scores
+    monkeypatch.setattr("cvmh.report.strips.ROWS_AT_ONCE", 7)
+    strips = evaluate(bundle, data, protocols=["full", "isprs"]).scores
+    assert strips == whole
+    full, isprs = whole
+    assert np.sum(isprs.confusion) < np.sum(full.confusion)
+    assert 0 < full.boundary.miou < 1
+    assert full.boundary.metres == pytest.approx(1.5, rel=1e-3)
+
+
+def test_borders_are_scored_where_the_image_has_data_only(
+    tiny_bundle, make_data, open_root, tmp_path
+):
+    bundle = load_bundle(tiny_bundle)
+    root = make_data(splits=("train", "val", "test"))
+    with Raster(root / "images" / "s2.tif") as raster:
+        image, place = raster.read(), {"crs": raster.crs, "transform": raster.transform}
+    image[:, 32:] = 0
+    write_raster(
+        root / "images" / "s2.tif", image, nodata=0, band_names=("red", "green", "blue"), **place
+    )
+    (scores,) = evaluate(bundle, open_root(root), boundary=2).scores
+    predict_raster(root / "images" / "s2.tif", tmp_path / "mask.tif", bundle)
+    mask, label = read(tmp_path / "mask.tif"), read(root / "masks" / "s2.tif")
+    label[32:] = 255
+    counts = count_boundaries(label, mask, 3, width=2)
+    expected = score_boundaries(counts, bundle.card.classes, width=2)
+    assert scores.boundary.classes == expected.classes
+    assert (scores.boundary.miou, scores.boundary.mf1) == (expected.miou, expected.mf1)
+
+
+def test_borders_are_not_scored_where_that_is_not_wanted(bundle, easy_data, open_root):
+    assert evaluate(bundle, open_root(easy_data), boundary=None).scores[0].boundary is None
+    with pytest.raises(ConfigError, match="the width of boundaries must be 1 to 100 pixels, got 0"):
+        evaluate(bundle, open_root(easy_data), boundary=0)
+
+
+@pytest.fixture
+def predicted(monkeypatch):
+    """Return a list that every prediction is noted in: the image and whether it was averaged."""
+    calls = []
+
+    def note(image, mask, bundle, **options):
+        report = predict_raster(image, mask, bundle, **options)
+        calls.append((image.stem, options["tta"], report))
+        return report
+
+    monkeypatch.setattr("cvmh.report.evaluation.predict_raster", note)
+    return calls
+
+
+def test_an_image_is_predicted_once_for_all_protocols_and_once_more_with_flips(
+    bundle, make_data, open_root, predicted
+):
+    data = open_root(make_data(splits=SPLITS))
+    steps = []
+    evaluation = evaluate(
+        bundle,
+        data,
+        protocols=["full", "isprs", "geoseg", "ssrs"],
+        progress=lambda *step: steps.append(step),
+    )
+    assert [call[:2] for call in predicted] == [
+        ("s2", False),
+        ("s2", True),
+        ("s3", False),
+        ("s3", True),
+    ]
+    assert steps[-1] == ("evaluate", 4, 4, "images")
+    assert [entry.protocol for entry in evaluation.scores] == ["full", "isprs", "geoseg", "ssrs"]
+
+
+def test_flips_may_be_averaged_in_the_protocol_that_leaves_it_open(
+    bundle, easy_data, open_root, predicted
+):
+    evaluation = evaluate(bundle, open_root(easy_data), protocols=["full", "isprs"], tta=True)
+    assert [entry.facts.tta for entry in evaluation.scores] == [True, False]
+    assert [call[1] for call in predicted] == [True, False]
+
+
+def test_an_observer_sees_the_images_of_the_first_protocol_once(bundle, easy_data, open_root):
+    seen = []
+
+    class Collector:
+        def add(self, block):
+            seen.append(block.image.stem)
+
+    evaluate(bundle, open_root(easy_data), protocols=["isprs", "geoseg"], observers=[Collector()])
+    assert seen == ["s3"]
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was_stopped(
+    bundle, make_data, open_root, tmp_path, predicted
+):
+    data = open_root(make_data(splits=SPLITS))
+    folder = tmp_path / "out" / "unfinished"
+
+    def stop(stage, done, total, unit):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(bundle, data, folder=folder, progress=stop)
+    (mask,) = folder.glob("*/mask.tif")
+    before = mask.stat().st_mtime_ns
+    steps = []
+    again = evaluate(
+        bundle,
+        data,
+        folder=folder,
+        progress=lambda *step: steps.append((step, mask.stat().st_mtime_ns)),
+    )
+    # The first mask was not written again, and all of it is gone in the end.
+    assert steps[0] == (("evaluate", 1, 2, "images"), before)
+    assert not folder.exists()
+    assert again.scores == evaluate(bundle, data).scores
+
+
+def test_predictions_of_another_bundle_are_not_taken_for_finished(
+    bundle, tiny_bundle, make_data, open_root, tmp_path
+):
+    data = open_root(make_data(splits=SPLITS))
+
+    def stop(stage, done, total, unit):
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(load_bundle(tiny_bundle), data, folder=tmp_path / "kept", progress=stop)
+    found = evaluate(bundle, data, folder=tmp_path / "kept")
+    assert found.scores == evaluate(bundle, data).scores
+
+
 def test_progress_counts_the_images_of_the_split(bundle, make_data, open_root):
     told = []
     evaluate(bundle, open_root(make_data(splits=SPLITS)), progress=lambda *step: told.append(step))
@@ -119,7 +256,9 @@ def test_a_data_set_with_other_classes_is_refused(bundle, make_data, open_root):
     entries = json.loads((root / "classes.json").read_text())
     entries[1]["name"] = "lake"
     (root / "classes.json").write_text(json.dumps(entries))
-    with pytest.raises(ConfigError, match=r"classes field, water, roof, but .* field, lake, roof .*lacks water"):
+    with pytest.raises(
+        ConfigError, match=r"classes field, water, roof, but .* field, lake, roof .*lacks water"
+    ):
         evaluate(bundle, open_root(root))
 
 
@@ -133,42 +272,3 @@ def test_a_label_that_does_not_fit_its_image_is_refused(bundle, make_data, open_
 def test_a_split_without_images_is_refused(bundle, easy_data, open_root):
     with pytest.raises(DataError, match="no image is in split 'holdout'; there are: test, train"):
         evaluate(bundle, open_root(easy_data), split="holdout")
-
-
-@pytest.fixture
-def scores(bundle, easy_data, open_root):
-    return evaluate(bundle, open_root(easy_data)).scores
-
-
-def test_the_file_of_scores_is_a_list_with_an_entry_a_protocol(scores, tmp_path):
-    write_scores(tmp_path / "new" / "scores", scores, title="easy")
-    (entry,) = json.loads((tmp_path / "new" / "scores" / "scores.json").read_text())
-    assert entry.keys() >= {"protocol", "split", "miou", "mf1", "oa", "classes", "confusion"}
-    assert list(entry["classes"]) == ["field", "water", "roof"]
-    for name, row in entry["classes"].items():
-        assert row["iou"] == scores[0].classes[name].iou
-        assert row.keys() >= {"iou", "f1", "precision", "recall", "pixels"}
-    assert np.sum(entry["confusion"]) == sum(row["pixels"] for row in entry["classes"].values())
-
-
-def test_the_page_of_scores_holds_the_numbers_and_needs_nothing_else(scores, tmp_path):
-    write_scores(tmp_path, scores, title="<script>alert(1)</script> & more")
-    page = (tmp_path / "report.html").read_text()
-    for value in (scores[0].miou, scores[0].oa, scores[0].classes["roof"].recall):
-        assert f"{100 * value:.1f} %" in page
-    assert f"{scores[0].classes['field'].pixels:,}" in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
-    assert not re.search(r"<script|<link|<img|src=|href=|url\(", page)
-
-
-def test_scores_that_have_no_place_to_go_are_refused(scores, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"folder .*file/scores cannot be made"):
-        write_scores(tmp_path / "file" / "scores", scores, title="easy")
-
-
-def test_scores_of_an_earlier_evaluation_are_replaced(scores, tmp_path):
-    write_scores(tmp_path, scores, title="first")
-    write_scores(tmp_path, [scores[0], scores[0]], title="second")
-    assert len(json.loads((tmp_path / "scores.json").read_text())) == 2
-    assert "second" in (tmp_path / "report.html").read_text()
