@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from cvmh.cli.datasets import list_sets, prepare
 from cvmh.cli.doctor import doctor
 from cvmh.cli.progress import shown
 from cvmh.cli.verb import PATH, Verb
@@ -11,9 +12,11 @@ from cvmh.cli.verb import PATH, Verb
 
 @click.group()
 def command() -> None:
-    """Make labelled data sets."""
+    """Find, check, prepare or make labelled data sets."""
 
 
+command.add_command(list_sets)
+command.add_command(prepare)
 command.add_command(doctor)
 
 

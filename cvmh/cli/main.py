@@ -13,7 +13,7 @@ INTERRUPTED, TERMINATED = 130, 143
 # In the order of the work; the help line stands here so that ``--help`` loads no verb.
 VERBS = {
     "demo": "Make a scene, train a small network, and show its mask of another scene.",
-    "data": "Make labelled data sets.",
+    "data": "Find, check, prepare or make labelled data sets.",
     "train": "Train a network on labelled images.",
     "evaluate": "Score a bundle on labelled images, whole scenes at a time.",
     "predict": "Segment scenes into georeferenced masks.",

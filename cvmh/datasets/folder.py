@@ -1,10 +1,19 @@
-"""A data set as a folder: ``images/``, ``masks/``, ``classes.json`` and ``split.csv``."""
+"""A data set as a folder: ``images/``, ``masks/``, ``classes.json`` and ``split.csv``.
+
+There may also be ``masks_eroded/``, labels that leave out the borders of classes, and
+``about.json``, which says what the files do not; 'cvmh data prepare' writes both.
+"""
 
 import csv
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
 
 from cvmh.classes import ClassTable
+from cvmh.config import Settings
 from cvmh.datasets.labelled import LabelledImage, SegmentationData
 from cvmh.errors import DataError
 
@@ -27,8 +36,9 @@ def open_folder(root: Path) -> SegmentationData:
     classes = ClassTable.read(root / "classes.json")
     labels = _by_stem(root / "masks")
     images = _by_stem(root / "images")
+    eroded = _by_stem(root / "masks_eroded") if (root / "masks_eroded").is_dir() else {}
     entries = []
-    for stem, split in _read_splits(root / "split.csv"):
+    for stem, split, is_eroded in _read_rows(root / "split.csv"):
         for kind, files in (("image", images), ("mask", labels)):
             if stem not in files:
                 raise DataError(
@@ -36,9 +46,43 @@ def open_folder(root: Path) -> SegmentationData:
                     f"name ({', '.join(SUFFIXES)})"
                 )
         entries.append(
-            LabelledImage(stem=stem, image=images[stem], label=labels[stem], split=split)
+            LabelledImage(
+                stem=stem,
+                image=images[stem],
+                label=labels[stem],
+                split=split,
+                eroded=labels[stem] if is_eroded else eroded.get(stem),
+            )
         )
-    return SegmentationData(name=root.name, root=root, classes=classes, images=tuple(entries))
+    about = _read_about(root / "about.json")
+    return SegmentationData(
+        name=about.name or root.name,
+        root=root,
+        classes=classes,
+        images=tuple(entries),
+        label_set="full" if any(entry.has_full_label for entry in entries) else "eroded",
+        splits=about.splits,
+        gsd=about.gsd,
+    )
+
+
+class About(Settings):
+    """What ``about.json`` says of a data set; ``source`` is for people."""
+
+    name: str | None = None
+    gsd: float | None = None
+    splits: str = "own"
+    source: str = ""
+
+
+def _read_about(path: Path) -> About:
+    try:
+        return About.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return About()
+    except (OSError, ValueError, ValidationError) as error:
+        line = " ".join(str(error).split())
+        raise DataError(f"{path} must hold name, gsd, splits and source ({line})") from error
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -54,7 +98,13 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _read_splits(path: Path) -> Iterable[tuple[str, str]]:
+class _Row(NamedTuple):
+    stem: str
+    split: str
+    is_eroded: bool
+
+
+def _read_rows(path: Path) -> Iterable[_Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
@@ -67,7 +117,7 @@ def _read_splits(path: Path) -> Iterable[tuple[str, str]]:
         raise DataError(f"{path} cannot be read as CSV ({error})") from error
     if not rows or not {"stem", "split"} <= set(rows[0][1]):
         raise DataError(f"{path} must have the columns stem,split and at least one row")
-    splits: dict[str, str] = {}
+    found: dict[str, _Row] = {}
     for line, row in rows:
         # A row that is too short holds None.
         stem, split = ((row[column] or "").strip() for column in ("stem", "split"))
@@ -75,7 +125,7 @@ def _read_splits(path: Path) -> Iterable[tuple[str, str]]:
             raise DataError(
                 f"{path} must name a stem and its split in every row, line {line} does not"
             )
-        if stem in splits:
+        if stem in found:
             raise DataError(f"{path} lists '{stem}' twice")
-        splits[stem] = split
-    return splits.items()
+        found[stem] = _Row(stem, split, (row.get("labels") or "").strip() == "eroded")
+    return found.values()

@@ -16,6 +16,8 @@ from cvmh.version import VERSION
 COMMON = {"--help", "--verbose", "-h", "-v"}
 OPTIONS = {
     "data doctor": {"--html", "--json", "--layout", "--overwrite", "--strict"},
+    "data list": {"--json"},
+    "data prepare": {"--anyway", "--output", "--set", "-o"},
     "data synth": {"--gsd", "--scenes", "--seed", "--size"},
     "demo": {"--out", "--overwrite", "--seed"},
     "evaluate": {
@@ -98,7 +100,7 @@ def test_the_verbs_and_their_options_are_those_that_were_promised():
     assert found == {name: options | COMMON for name, options in OPTIONS.items()}
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS, "data synth"])
+@pytest.mark.parametrize("verb", ["", *VERBS, "data synth", "data list", "data prepare"])
 def test_every_verb_explains_itself(cvmh, verb):
     outcome = cvmh(*verb.split(), "--help")
     assert (outcome.code, outcome.stderr) == (0, "")
