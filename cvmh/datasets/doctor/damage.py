@@ -20,7 +20,7 @@ def find_damaged(examination: Examination) -> Iterator[Finding]:
             yield Finding(
                 code="damaged-file",
                 severity="error",
-                what=message,
+                what=message.replace(f"{examination.data.root}/", ""),
                 fix="fetch or copy the file again, or take the image out of the set",
                 places=(Place(file=path),),
             )

@@ -1,6 +1,6 @@
 """A diagnosis as an HTML page that stands alone, with pictures of what is wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cvmh.classes import NODATA_ID
 from cvmh.datasets.doctor.examine import Diagnosis
 from cvmh.datasets.doctor.facts import Examination, ImageFacts
-from cvmh.datasets.doctor.finding import SEVERITIES, Finding, Place, relative
+from cvmh.datasets.doctor.finding import SEVERITIES, Finding, Place, counted, relative
 from cvmh.datasets.doctor.survey import is_picture
 from cvmh.datasets.doctor.text import band_rows, headline, verdict
 from cvmh.errors import CvmhError
@@ -39,7 +39,7 @@ def to_page(diagnosis: Diagnosis) -> str:
     if diagnosis.examination is not None:
         parts.append(section("Classes", _class_table(diagnosis.examination), anchor="classes"))
         parts.append(section("Bands", _band_table(diagnosis.examination), anchor="bands"))
-    return write_page(f"Data set {diagnosis.name}", *parts)
+    return write_page(f"The data set {diagnosis.root.name}", *parts)
 
 
 def _finding(finding: Finding, diagnosis: Diagnosis, shown: Iterator[int]) -> Html:
@@ -49,7 +49,11 @@ def _finding(finding: Finding, diagnosis: Diagnosis, shown: Iterator[int]) -> Ht
     where = [element("p", ", ".join(files[:FILES]) + more, attributes={"class": "quiet"})]
     return joined(
         [
-            element("h3", f"{finding.what} ", element("code", finding.code)),
+            element(
+                "h3",
+                f"{finding.what[:1].upper()}{finding.what[1:]} ",
+                element("code", finding.code),
+            ),
             *(where if files else []),
             element("p", f"What to do: {finding.fix}."),
             *_pictures(finding, diagnosis, shown),
@@ -68,38 +72,41 @@ def _pictures(finding: Finding, diagnosis: Diagnosis, shown: Iterator[int]) -> I
     for place in [p for p in finding.places if p.file in by_file][:PICTURES]:
         facts = by_file[place.file]
         try:
-            pixels = _panels(facts, place, diagnosis.examination)
+            panels = _panels(facts, place, diagnosis.examination)
         except CvmhError:
             # A damaged file has no picture; the finding says what is wrong with it.
             continue
-        if pixels is None or next(shown, None) is None:
+        if not panels or next(shown, None) is None:
             continue
         name = relative(place.file, diagnosis.root)
         spot = "" if place.row is None else f", around row {place.row}, column {place.column}"
-        caption = f"{name}{spot}: image, label, both"
-        yield figure(picture(pixels, alt=caption), caption=caption)
+        caption = f"{name}{spot}: {', '.join(panels)}"
+        yield figure(picture(_side_by_side(panels), alt=caption), caption=caption)
 
 
-def _panels(facts: ImageFacts, place: Place, examination: Examination) -> NDArray[np.uint8] | None:
-    """Return image, label and overlay side by side (H, W, 3), as far as they can be read."""
+def _panels(
+    facts: ImageFacts, place: Place, examination: Examination
+) -> dict[str, NDArray[np.uint8]]:
+    """Return image, label and overlay (H, W, 3) by name, as far as they can be read."""
     if facts.image is None:
-        return None
+        return {}
     window = _window(place, facts.image.height, facts.image.width)
     image = _picture(facts.entry.image, facts.image.num_bands, window)
-    panels = [image]
-    if facts.label is not None and not is_picture(facts.label, examination.data.encoding):
-        label = _coloured(facts.entry.label, window, examination)
-        panels.append(label)
-        if label.shape == image.shape:
-            panels.append((0.55 * image + 0.45 * label).astype(np.uint8))
-    height = max(panel.shape[0] for panel in panels)
-    white = [np.full((height, GAP, 3), 255, dtype=np.uint8)]
+    if facts.label is None or is_picture(facts.label, examination.data.encoding):
+        return {"image": image}
+    label = _coloured(facts.entry.label, window, examination)
+    if label.shape != image.shape:
+        return {"image": image, "label": label}
+    return {"image": image, "label": label, "both": (0.55 * image + 0.45 * label).astype(np.uint8)}
+
+
+def _side_by_side(panels: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    height = max(len(panel) for panel in panels.values())
     padded = [
-        np.pad(panel, ((0, height - len(panel)), (0, 0), (0, 0)), constant_values=255)
-        for panel in panels
+        np.pad(panel, ((0, height - len(panel)), (0, GAP), (0, 0)), constant_values=255)
+        for panel in panels.values()
     ]
-    parts = [part for panel in padded for part in (panel, *white)]
-    return np.concatenate(parts[:-1], axis=1)
+    return np.concatenate(padded, axis=1)
 
 
 def _window(place: Place, height: int, width: int) -> Window | None:
@@ -143,7 +150,11 @@ def _class_table(examination: Examination) -> Html:
         ]
         for entry in examination.classes
     ]
-    head = ["class", "id", *(f"{split} ({len(images)} images)" for split, images in splits.items())]
+    head = [
+        "class",
+        "id",
+        *(f"{split} ({counted(len(images), 'image')})" for split, images in splits.items()),
+    ]
     return table(head, rows, caption="Share of the labelled pixels of each split")
 
 
