@@ -2,12 +2,15 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cvmh.cli.progress import shown
 from cvmh.cli.verb import PATH, Verb, command_line
+
+if TYPE_CHECKING:
+    from cvmh.config import RunConfig
 
 
 @click.command(cls=Verb)
@@ -69,9 +72,7 @@ def command(
         options,
         *map(parse_assignment, assignments),
     )
-    config = validate(
-        RunConfig, merge(_recommended(written), written), source=str(config_file or "settings")
-    )
+    config = _recommended(validate(RunConfig, written, source=str(config_file or "settings")))
     if out is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         out = Path("runs") / f"{config.data.dataset}-{config.model.name}-{stamp}"
@@ -92,15 +93,15 @@ def command(
     click.echo(result.bundle)
 
 
-def _recommended(written: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that the chosen network asks for, where the user has not set them."""
-    from cvmh.config import ModelSettings
+def _recommended(config: "RunConfig") -> "RunConfig":
+    """Take the learning rate that the chosen network asks for, where the user has set none."""
     from cvmh.models.zoo import PRESETS
 
-    model = written.get("model", {})
-    name = model.get("name", ModelSettings().name) if isinstance(model, dict) else None
-    preset = PRESETS.get(name) if isinstance(name, str) else None
-    return {"train": {"learning_rate": preset.learning_rate}} if preset else {}
+    preset = PRESETS.get(config.model.name)
+    if preset is None or "learning_rate" in config.train.model_fields_set:
+        return config
+    train = config.train.model_copy(update={"learning_rate": preset.learning_rate})
+    return config.model_copy(update={"train": train})
 
 
 def _print_epoch(row: dict[str, float]) -> None:

@@ -10,6 +10,20 @@ from cvmh.train import train
 
 # Three steps an epoch: the third epoch is the steps from 6 on, and 7 is in its middle.
 RUN = {"data": {"crops_per_epoch": 12}, "train": {"epochs": 4, "seed": 3}}
+# Everything that carries something from step to step. Five batches are three steps of two.
+ALL = {
+    "data": {"crops_per_epoch": 20, "balance": 0.5},
+    "augment": {"cutmix": 0.5, "scale": [0.8, 1.25]},
+    "train": {
+        "epochs": 4,
+        "accumulate": 2,
+        "ema": 0.95,
+        "schedule": "one_cycle",
+        "warmup": 0.3,
+        "class_weights": "sqrt_inverse",
+        "loss": {"cross_entropy": 1, "lovasz": 1},
+    },
+}
 KILLED_IN_EPOCH_3 = """
 import os, signal, sys
 from pathlib import Path
@@ -31,24 +45,30 @@ def straight_run(tmp_path_factory, make_config):
     return folder
 
 
-@pytest.fixture
-def killed_run(tmp_path, make_config, start_python):
-    (tmp_path / "config.yaml").write_text(make_config(**RUN).to_yaml())
-    process = start_python("-c", KILLED_IN_EPOCH_3, tmp_path / "config.yaml", tmp_path / "run")
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL, stderr
-    return tmp_path / "run"
+@pytest.fixture(scope="module")
+def straight_run_with_all(tmp_path_factory, make_config):
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    train(make_config(**ALL), folder, device="cpu")
+    return folder
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("groups", "straight"), [(RUN, "straight_run"), (ALL, "straight_run_with_all")]
+)
 def test_a_killed_run_looks_unfinished_and_ends_with_the_same_bits_when_it_is_resumed(
-    killed_run, straight_run, make_config, same_weights
+    tmp_path, make_config, start_python, same_weights, request, groups, straight
 ):
+    straight_run, killed_run = request.getfixturevalue(straight), tmp_path / "run"
+    (tmp_path / "config.yaml").write_text(make_config(**groups).to_yaml())
+    process = start_python("-c", KILLED_IN_EPOCH_3, tmp_path / "config.yaml", killed_run)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, stderr
     assert not (killed_run / "best.safetensors").exists()
     facts = describe(killed_run)
     assert facts["state"] == "not finished; continue it with --resume"
     assert (facts["epochs"], facts["bundle"]) == ("2 of 4", None)
-    result = train(make_config(**RUN), killed_run, device="cpu", resume=True)
+    result = train(make_config(**groups), killed_run, device="cpu", resume=True)
     assert result.epochs == 4
     assert same_weights(result.bundle, straight_run / "best.safetensors")
     for file in ("metrics.csv", "config.yaml"):
