@@ -1,12 +1,12 @@
 """``cvmh data list`` and ``cvmh data prepare``."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
+from click.formatting import wrap_text
 
 from cvmh.cli.progress import shown
 from cvmh.cli.verb import PATH, Verb
@@ -45,20 +45,14 @@ def list_sets(as_json: bool) -> None:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    names = ("name", "classes", "images", "resolution", "layouts", "splits", "licence")
-    table = Table(*names, box=None, pad_edge=False)
+    width = shutil.get_terminal_size().columns
     for row in rows:
-        table.add_row(
-            row["name"],
-            str(len(row["classes"])),
-            row["size"],
-            row["resolution"],
-            ", ".join(row["layouts"]),
-            ", ".join(row["splits"]),
-            row["licence"],
-        )
-    Console().print(table)
-    click.echo("Your own images: --dataset folder. Where to get a set: cvmh data list --json")
+        click.echo(f"{row['name']}: {row['title']}, {row['size']}, {row['resolution']}")
+        for key in ("classes", "layouts", "splits", "licence", "get"):
+            text = row[key] if isinstance(row[key], str) else ", ".join(row[key])
+            lines = wrap_text(text, width, f"  {key:<9}", " " * 11)
+            click.echo(lines)
+    click.echo("folder: your own images, see data/README.md")
 
 
 @click.command(cls=Verb)
