@@ -45,8 +45,9 @@ def calibrate(
     """Run a bundle's network over the validation tiles once and write what that tells into it.
 
     The temperature is that of Guo et al. 2017 (On Calibration of Modern Neural Networks), which
-    minimises the negative log-likelihood of the labelled pixels. It changes no mask. A bundle is
-    replaced when all is done, so this may be broken off and done again.
+    minimises the negative log-likelihood of the labelled pixels. It leaves the best class of every
+    pixel of a tile the best. A bundle is replaced when all is done, so this may be broken off and
+    done again.
 
     Args:
         path: the bundle; its temperature, calibration and area sample are replaced.
