@@ -22,6 +22,8 @@ class Facts(BaseModel):
         uncounted: classes whose labels do not count in overall accuracy and kappa.
         tta: whether the scores of flipped and turned tiles were averaged.
         is_stitched: whether whole scenes were put together before anything was counted.
+        trained_on: the split table and the splits of it that the bundle was trained on, where both
+            are known: scores of one protocol compare only if the training images are the same.
         seen_in: "training" or "selection" if the bundle saw the split there; empty if not, or
             where that is not known.
         seen: how many of the images it saw, and how many there are, in words.
@@ -38,6 +40,7 @@ class Facts(BaseModel):
     uncounted: tuple[str, ...] = ()
     tta: bool = False
     is_stitched: bool = False
+    trained_on: str = ""
     seen_in: Literal["", "training", "selection"] = ""
     seen: str = ""
     note: str = ""
@@ -58,6 +61,8 @@ class Facts(BaseModel):
             "averaged over flips and turns" if self.tta else "no test-time augmentation",
             "stitched scenes" if self.is_stitched else "tiles by themselves",
         ]
+        if self.trained_on:
+            parts.append(f"trained on {self.trained_on}")
         if self.seen_in:
             parts.append(f"{self.seen_in.upper()} SPLIT of this bundle ({self.seen})")
         return ", ".join(parts)

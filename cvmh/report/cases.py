@@ -138,6 +138,7 @@ def _make_case(
         uncounted=_present(rule.uncounted, divided),
         tta=tta if rule.tta is None else rule.tta,
         is_stitched=not (is_known and KNOWN[divided.name].layout(divided.layout).tiled),
+        trained_on=f"{card.splits} {card.train_split}" if is_known and seen.is_known else "",
         seen_in=seen.where,
         seen=seen.told(NAMED) if seen.where else "",
         note=rule.note,

@@ -12,8 +12,12 @@ from cvmh.models.bundle import BundleCard
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """Images that a bundle saw: what for, which ones, and of how many that are scored."""
+    """Images that a bundle saw: what for, which ones, and of how many that are scored.
 
+    ``is_known`` is false where that cannot be said.
+    """
+
+    is_known: bool = False
     where: Literal["", "training", "selection"] = ""
     stems: tuple[str, ...] = ()
     total: int = 0
@@ -60,8 +64,8 @@ def find_seen(
         paths = {image.image for image in known}
         stems = tuple(image.stem for image in images if image.image in paths)
         if stems:
-            return Seen(where=where, stems=stems, total=len(images))
-    return Seen()
+            return Seen(is_known=True, where=where, stems=stems, total=len(images))
+    return Seen(is_known=True)
 
 
 def _of(data: SegmentationData, names: str) -> tuple[LabelledImage, ...]:

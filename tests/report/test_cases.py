@@ -170,7 +170,9 @@ def test_no_protocol_scores_what_the_bundle_was_trained_on(make_one):
         match=r"'ssrs' would score .* trained on: 1 of 1 images: 2_11; train with data.splits=ssrs",
     ):
         make_one("ssrs", card=card)
-    assert make_one("geoseg", card=card).facts.seen_in == ""
+    facts = make_one("geoseg", card=card).facts
+    assert (facts.seen_in, facts.trained_on) == ("", "official train")
+    assert facts.sentence.endswith("stitched scenes, trained on official train")
 
 
 def test_a_score_on_the_training_images_says_what_it_is(make_one):
@@ -197,7 +199,8 @@ def test_nothing_is_claimed_of_a_bundle_that_does_not_say_what_it_was_trained_on
     card = make_card(
         **facts, **({"train_split": "train"} if facts.get("dataset") == "other" else {})
     )
-    assert make_one("full", card=card, split="train").facts.seen_in == ""
+    found = make_one("full", card=card, split="train").facts
+    assert (found.seen_in, found.trained_on) == ("", "")
 
 
 def test_nothing_is_claimed_where_the_files_cannot_be_divided_as_in_training(make_one, open_table):
