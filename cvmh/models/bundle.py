@@ -98,21 +98,27 @@ class Bundle:
     path: Path | None = None
 
 
-def save_bundle(path: str | Path, network: nn.Module, card: BundleCard) -> None:
+def save_bundle(
+    path: str | Path,
+    network: nn.Module,
+    card: BundleCard,
+    *,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Write a network and its card to one safetensors file, complete or not at all.
 
     Args:
         path: the file to write; an existing one is replaced.
         network: its ``state_dict`` is written.
         card: the header; ``card.model`` and ``card.settings`` must rebuild the network.
+        weights: written in place of those that the network holds.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    weights = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
-    }
-    write_complete(Path(path), save(weights, metadata={HEADER_KEY: card.model_dump_json()}))
+    state = network.state_dict() if weights is None else weights
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    write_complete(Path(path), save(kept, metadata={HEADER_KEY: card.model_dump_json()}))
 
 
 def read_card(path: str | Path) -> BundleCard:

@@ -8,11 +8,13 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import lightning
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch import Tensor, distributed
 from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
@@ -31,17 +33,43 @@ SHARD_FROM = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Processes:
-    """All processes of a run as one of them sees them: how many, and which it is (0 the first)."""
+class Devices:
+    """What a run computes on: its processes, which of them this one is, and how they cooperate.
 
+    ``rank`` counts over all machines, 0 is the first.
+    """
+
+    uses_gpu: bool
     count: int
     rank: int
-    environment: ClusterEnvironment
+    strategy: Strategy | str
 
     @property
     def is_first(self) -> bool:
         """Whether this process writes what the run leaves."""
         return self.rank == 0
+
+
+class Agreement(Callback):
+    """Let a run begin only where all its processes see the same as the first.
+
+    Args:
+        facts: what to compare, under names for the message.
+    """
+
+    def __init__(self, facts: Mapping[str, str]) -> None:
+        self.facts = facts
+
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        """Compare; the processes have just met."""
+        first = trainer.strategy.broadcast(self.facts)
+        for name, value in self.facts.items():
+            if first[name] != value:
+                raise ConfigError(
+                    f"process {trainer.global_rank + 1} of {trainer.world_size} has other {name} "
+                    "than the first; give all machines the same command line and data, and an "
+                    "--out on a disk that they share"
+                )
 
 
 def count_wanted(settings: TrainSettings) -> int:
@@ -54,16 +82,33 @@ def is_started(settings: TrainSettings) -> bool:
     return "LOCAL_RANK" in os.environ or _slurm_started(settings)
 
 
-def find_processes(settings: TrainSettings) -> Processes:
-    """Return the processes of a run, from the settings and the variables that a launcher set.
+def find_devices(settings: TrainSettings, device: str = "auto") -> Devices:
+    """Return the devices of a run, from its settings and the variables that a launcher set.
+
+    Args:
+        settings: how many devices and machines, and the strategy.
+        device: "auto", "cpu" or "cuda".
 
     Raises:
-        ConfigError: a launcher started another number of processes than the settings ask for.
+        ConfigError: there are too few GPUs, a launcher started another number of processes than
+            the settings ask for, or the strategy does not fit.
     """
+    uses_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if uses_gpu and settings.devices > torch.cuda.device_count():
+        raise ConfigError(
+            f"--devices {settings.devices} needs as many GPUs, this machine has "
+            f"{torch.cuda.device_count()}; give fewer"
+        )
+    environment, rank = _find_place(settings)
+    strategy = _make_strategy(settings, environment, uses_gpu=uses_gpu)
+    return Devices(uses_gpu=uses_gpu, count=count_wanted(settings), rank=rank, strategy=strategy)
+
+
+def _find_place(settings: TrainSettings) -> tuple[ClusterEnvironment, int]:
     count = count_wanted(settings)
     environment: ClusterEnvironment = LightningEnvironment()
     if count == 1:
-        return Processes(count=1, rank=0, environment=environment)
+        return environment, 0
     if TorchElasticEnvironment.detect():
         environment = TorchElasticEnvironment()
         if environment.world_size() != count:
@@ -71,35 +116,23 @@ def find_processes(settings: TrainSettings) -> Processes:
                 f"torchrun started {environment.world_size()} processes, but --devices "
                 f"{settings.devices} and --nodes {settings.nodes} ask for {count}; let them agree"
             )
-        rank = environment.global_rank()
-    elif _slurm_started(settings):
+        return environment, environment.global_rank()
+    if _slurm_started(settings):
         environment = SLURMEnvironment(auto_requeue=False)
-        rank = environment.global_rank()
-    else:
-        _check_meeting(settings)
-        rank = environment.node_rank() * settings.devices + environment.local_rank()
-    return Processes(count=count, rank=rank, environment=environment)
+        return environment, environment.global_rank()
+    _check_meeting(settings)
+    return environment, environment.node_rank() * settings.devices + environment.local_rank()
 
 
-def make_strategy(
-    settings: TrainSettings, processes: Processes, *, uses_gpu: bool
+def _make_strategy(
+    settings: TrainSettings, environment: ClusterEnvironment, *, uses_gpu: bool
 ) -> Strategy | str:
-    """Return how Lightning lets the processes work together.
-
-    Raises:
-        ConfigError: the machine has too few GPUs, or the strategy does not fit the settings.
-    """
-    if uses_gpu and settings.devices > torch.cuda.device_count():
-        raise ConfigError(
-            f"--devices {settings.devices} needs as many GPUs, this machine has "
-            f"{torch.cuda.device_count()}; give fewer"
-        )
     if settings.strategy == "fsdp":
-        return _fsdp(settings, processes, uses_gpu=uses_gpu)
-    if processes.count == 1:
+        return _fsdp(settings, environment, uses_gpu=uses_gpu)
+    if count_wanted(settings) == 1:
         return "auto"
     return DDPStrategy(
-        cluster_environment=processes.environment,
+        cluster_environment=environment,
         process_group_backend="nccl" if uses_gpu else "gloo",
         timeout=ANSWER_WITHIN,
         # Statistics are joined, or shared before validation; Lightning validates in uneven steps.
@@ -118,7 +151,7 @@ def kept_weights(module: SegmentationModule) -> Mapping[str, Tensor]:
 
 
 @contextmanager
-def told_when_lost(processes: Processes) -> Iterator[None]:
+def told_when_lost(devices: Devices) -> Iterator[None]:
     """Turn what torch says when another process ends into one sentence.
 
     Raises:
@@ -127,10 +160,10 @@ def told_when_lost(processes: Processes) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if processes.count == 1 or not _is_lost(error):
+        if devices.count == 1 or not _is_lost(error):
             raise
         raise LostProcessError(
-            f"process {processes.rank + 1} of {processes.count} lost the others: one of them "
+            f"process {devices.rank + 1} of {devices.count} lost the others: one of them "
             f"ended or did not answer for {ANSWER_WITHIN.seconds // 60} minutes; see what it said, "
             "and continue with --resume"
         ) from error
@@ -163,7 +196,9 @@ def _check_meeting(settings: TrainSettings) -> None:
         )
 
 
-def _fsdp(settings: TrainSettings, processes: Processes, *, uses_gpu: bool) -> FSDPStrategy:
+def _fsdp(
+    settings: TrainSettings, environment: ClusterEnvironment, *, uses_gpu: bool
+) -> FSDPStrategy:
     if not uses_gpu:
         raise ConfigError("train.strategy=fsdp needs GPUs; use ddp on a CPU")
     if settings.ema:
@@ -172,7 +207,7 @@ def _fsdp(settings: TrainSettings, processes: Processes, *, uses_gpu: bool) -> F
         )
     policy: Any = partial(size_based_auto_wrap_policy, min_num_params=SHARD_FROM)
     return FSDPStrategy(
-        cluster_environment=processes.environment,
+        cluster_environment=environment,
         timeout=ANSWER_WITHIN,
         auto_wrap_policy=policy,
         state_dict_type="full",

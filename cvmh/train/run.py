@@ -24,13 +24,22 @@ from cvmh.errors import ConfigError, OutputError
 from cvmh.files import make_folder, write_complete
 from cvmh.metrics import Scores
 from cvmh.models.bundle import BundleCard, save_bundle, versions
-from cvmh.models.zoo import create_model
 from cvmh.progress import Progress, silent
 from cvmh.train.calibrate import calibrate
 from cvmh.train.callbacks import Pace, Record
 from cvmh.train.class_weights import class_weights
+from cvmh.train.devices import (
+    Agreement,
+    Devices,
+    find_devices,
+    kept_weights,
+    part_from_others,
+    told_when_lost,
+)
 from cvmh.train.memory import fitting
 from cvmh.train.module import SegmentationModule
+from cvmh.train.start import make_network
+from cvmh.train.sync_norm import join_batch_norms
 
 # The best network so far; it gets the bundle's name only when the run is complete.
 UNFINISHED = "best.unfinished.safetensors"
@@ -76,13 +85,19 @@ def train(
         TrainingError: a loss, gradient or score is not finite, or a batch does not fit in memory.
         KeyboardInterrupt: the user stopped the run; it can be resumed.
     """
-    _check_folder(out, resume=resume)
-    uses_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    precision = _precision(config.train.precision, uses_gpu=uses_gpu)
+    devices = find_devices(config.train, device)
+    if devices.is_first:
+        _check_folder(out, resume=resume)
+    else:
+        # One process speaks for all.
+        progress, report = silent, lambda row: None
+        logging.getLogger("cvmh").setLevel(logging.ERROR)
+    precision = _precision(config.train.precision, uses_gpu=devices.uses_gpu)
     # Refused before anything is read.
     _keeps_best(config)
     data = open_data(config.data)
     training = prepare_training(data, config, progress=progress)
+    training.share(num_replicas=devices.count, rank=devices.rank)
     result = _fitted(out) if resume else None
     if result is None:
         result = _fit(
@@ -90,19 +105,22 @@ def train(
             out,
             data,
             training,
-            uses_gpu=uses_gpu,
+            devices=devices,
             precision=precision,
             progress=progress,
             report=report,
             command=command,
         )
+    if not devices.is_first:
+        return result
+    training.share(num_replicas=1, rank=0)
     if config.train.calibrate and training.val_loader is not None:
         with fitting(config):
             calibrate(
                 out / UNFINISHED,
                 training.val_loader,
                 split=config.data.val_split or "",
-                device=torch.device("cuda" if uses_gpu else "cpu"),
+                device=torch.device("cuda" if devices.uses_gpu else "cpu"),
                 progress=progress,
             )
     (out / UNFINISHED).replace(out / FINISHED)
@@ -116,7 +134,7 @@ def _fit(
     data: SegmentationData,
     training: TrainingData,
     *,
-    uses_gpu: bool,
+    devices: Devices,
     precision: Any,
     progress: Progress,
     report: Callable[[dict[str, float]], None],
@@ -126,15 +144,15 @@ def _fit(
     weights = class_weights(config.train.class_weights, training.summary.class_pixels)
     keeps_best = _keeps_best(config)
     lightning.seed_everything(config.train.seed, verbose=False)
-    network = create_model(
-        config.model.name,
-        bands=len(training.summary.band_names),
-        num_classes=len(data.classes),
-        **config.model.settings,
-    )
-    make_folder(out)
-    write_complete(out / "config.yaml", config.to_yaml())
-    _write_state(out, training, state="training", command=command)
+    last = out / "last.ckpt"
+    is_resumed = last.exists()
+    network, facts = make_network(config, data, training, is_resumed=is_resumed)
+    if devices.is_first:
+        make_folder(out)
+        write_complete(out / "config.yaml", config.to_yaml())
+        _write_state(out, training, state="training", command=command, facts=facts)
+    if devices.count > 1 and config.train.sync_batchnorm:
+        network = join_batch_norms(network, uses_gpu=devices.uses_gpu)
     # Lightning cannot clip the gradients of a fused optimiser under mixed precision.
     fused = precision == "32-true"
     module = SegmentationModule(
@@ -142,16 +160,23 @@ def _fit(
     )
     record = Record(
         out,
-        save=_bundle_writer(out, config, data, training),
+        save=_bundle_writer(out, config, data, training, is_first=devices.is_first),
         keeps_best=keeps_best,
         report=report,
     )
-    with _quiet(), _interruptible(), fitting(config):
+    agreement = Agreement(
+        {
+            "settings": config.model_dump_json(exclude={"data": {"root"}}),
+            "training data": f"{training.summary.mean} {training.summary.class_pixels}",
+            "state to continue": str(is_resumed),
+        }
+    )
+    with _quiet(), _interruptible(), fitting(config), told_when_lost(devices):
         trainer = _trainer(
             config.train,
             out,
-            [_pace(config, training, progress), record],
-            accelerator="gpu" if uses_gpu else "cpu",
+            [agreement, _pace(config, training, progress), record],
+            devices=devices,
             precision=precision,
         )
         trainer.fit(
@@ -159,8 +184,9 @@ def _fit(
             training.train_loader,
             training.val_loader,
             # A run that was stopped in its first epoch begins again.
-            ckpt_path=out / "last.ckpt" if (out / "last.ckpt").exists() else None,
+            ckpt_path=last if is_resumed else None,
         )
+        part_from_others()
     rows = record.rows if keeps_best else record.rows[-1:]
     result = TrainingResult(
         bundle=out / FINISHED,
@@ -168,7 +194,8 @@ def _fit(
         epochs=len(record.rows),
         steps=trainer.global_step,
     )
-    _write_state(out, training, state=FITTED, command=command, result=result)
+    if devices.is_first:
+        _write_state(out, training, state=FITTED, command=command, result=result)
     return result
 
 
@@ -211,7 +238,7 @@ def _trainer(
     out: Path,
     callbacks: list[Callback],
     *,
-    accelerator: str,
+    devices: Devices,
     precision: Any,
 ) -> lightning.Trainer:
     if settings.patience is not None:
@@ -220,8 +247,12 @@ def _trainer(
             *callbacks,
         ]
     return lightning.Trainer(
-        accelerator=accelerator,
-        devices=1,
+        accelerator="gpu" if devices.uses_gpu else "cpu",
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy=devices.strategy,
+        # The loaders know their shares.
+        use_distributed_sampler=False,
         precision=precision,
         max_epochs=-1 if settings.minutes else settings.epochs,
         accumulate_grad_batches=settings.accumulate,
@@ -246,11 +277,19 @@ def _precision(wanted: str, *, uses_gpu: bool) -> Any:
 
 
 def _bundle_writer(
-    out: Path, config: RunConfig, data: SegmentationData, training: TrainingData
+    out: Path,
+    config: RunConfig,
+    data: SegmentationData,
+    training: TrainingData,
+    *,
+    is_first: bool,
 ) -> Callable[[SegmentationModule], None]:
     summary = training.summary
 
     def write(module: SegmentationModule) -> None:
+        weights = kept_weights(module)
+        if not is_first:
+            return
         card = BundleCard(
             model=config.model.name,
             settings=config.model.settings,
@@ -269,7 +308,7 @@ def _bundle_writer(
             scores=_brief(module.scores),
             versions=versions(),
         )
-        save_bundle(out / UNFINISHED, module.kept, card)
+        save_bundle(out / UNFINISHED, module.kept, card, weights=weights)
 
     return write
 
@@ -285,8 +324,12 @@ def _write_state(
     state: str,
     command: str,
     result: TrainingResult | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> None:
+    """Write ``run.json``; ``facts`` of how the run started stay in it to the end."""
     content = {
+        **_facts_of_start(out),
+        **(facts or {}),
         "state": state,
         "command": command,
         "versions": {
@@ -301,6 +344,14 @@ def _write_state(
         "steps": None if result is None else result.steps,
     }
     write_complete(out / "run.json", json.dumps(content, indent=1) + "\n")
+
+
+def _facts_of_start(out: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((out / "run.json").read_text())
+    except FileNotFoundError:
+        return {}
+    return {key: state[key] for key in ("init", "trained_parameters") if key in state}
 
 
 @contextmanager

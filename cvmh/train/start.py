@@ -1,0 +1,58 @@
+"""The network that a run starts with: its weights, and which of them are trained."""
+
+import logging
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from cvmh.config import RunConfig
+from cvmh.datasets import SegmentationData, TrainingData
+from cvmh.models.transfer import freeze_encoder, start_from
+from cvmh.models.zoo import create_model
+
+log = logging.getLogger(__name__)
+
+
+class Start(NamedTuple):
+    """A network, and what the record of the run says of how it was made."""
+
+    network: nn.Module
+    facts: dict[str, Any]
+
+
+def make_network(
+    config: RunConfig, data: SegmentationData, training: TrainingData, *, is_resumed: bool
+) -> Start:
+    """Build a network with random weights, or with those of the bundle that the settings name.
+
+    Args:
+        config: ``model`` names the network, the bundle, and whether the encoder is trained.
+        data: its classes are those of the network.
+        training: its bands are those of the network.
+        is_resumed: the run goes on from a checkpoint, so the bundle is not read again.
+
+    Raises:
+        BundleError: the bundle cannot be read, or is one of another network.
+        ConfigError: the network cannot be built, or has no encoder to freeze.
+    """
+    settings, bands = config.model, training.summary.band_names
+    network = create_model(
+        settings.name, bands=len(bands), num_classes=len(data.classes), **settings.settings
+    )
+    facts: dict[str, Any] = {}
+    if settings.init is not None and not is_resumed:
+        transfer = start_from(
+            network,
+            settings.init,
+            name=settings.name,
+            settings=settings.settings,
+            band_names=bands,
+            classes=data.classes,
+        )
+        log.info(transfer.describe())
+        facts["init"] = transfer.to_json()
+    if settings.freeze_encoder:
+        trained, all_ = freeze_encoder(network)
+        log.info("encoder frozen: %d of %d parameters are trained", trained, all_)
+        facts["trained_parameters"] = trained
+    return Start(network, facts)
