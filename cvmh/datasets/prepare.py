@@ -120,6 +120,8 @@ def _decoded(raster: Raster, rows: int, columns: int) -> float:
     """Return how many pixels are decoded, on average, for a window at any place."""
     if raster.path.lower().endswith(SEQUENTIAL):
         return (raster.height + rows) / 2 * raster.width
+    if not raster.is_compressed:
+        return rows * columns
     height, width = raster.block_shape
     blocks = _touched(raster.height, rows, height) * _touched(raster.width, columns, width)
     return blocks * height * width

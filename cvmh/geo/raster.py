@@ -193,6 +193,11 @@ class Raster:
         return int(rows), int(columns)
 
     @property
+    def is_compressed(self) -> bool:
+        """True if blocks must be decoded to be read."""
+        return self._dataset.driver != "GTiff" or self._dataset.compression is not None
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The files that the raster is made of: itself, its sidecars, the sources of a VRT."""
         return tuple(Path(name) for name in self._dataset.files)

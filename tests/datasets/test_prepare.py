@@ -13,6 +13,10 @@ from cvmh.datasets.prepare import Gain, estimate_gain, prepare
 from cvmh.errors import ConfigError, DataError, OutputError
 
 
+STRIPS = {"blockysize": 1, "compress": "lzw"}
+TILED = {"tiled": True, "compress": "deflate"}
+
+
 def read(path):
     with rasterio.open(path) as dataset:
         return dataset.read()
@@ -139,10 +143,12 @@ def test_a_mask_of_an_image_is_not_lost_silently(make_folder, draw, tmp_path):
     ("suffix", "profile", "label", "pays"),
     [
         # A crop of 512 in strips of one row of 3000 columns: 3000 / 512.
-        (".tif", {"blockysize": 1}, {"blockysize": 1}, True),
+        (".tif", STRIPS, STRIPS, True),
         (".png", {}, {}, True),
-        (".tif", {"tiled": True, "blockxsize": 256, "blockysize": 256}, None, False),
-        (".tif", {"tiled": True, "blockxsize": 512, "blockysize": 512}, None, False),
+        (".tif", {**TILED, "blockxsize": 256, "blockysize": 256}, None, False),
+        (".tif", {**TILED, "blockxsize": 512, "blockysize": 512}, None, False),
+        # Nothing is to be decoded.
+        (".tif", {"blockysize": 1}, None, False),
     ],
 )
 def test_files_that_cannot_be_read_in_parts_are_worth_it(
@@ -154,7 +160,7 @@ def test_files_that_cannot_be_read_in_parts_are_worth_it(
     data = open_folder(make_folder({"a": ("train", image, ids)}, **options))
     gain = estimate_gain(data)
     assert gain.pays is pays
-    if profile == {"blockysize": 1}:
+    if profile == STRIPS:
         assert gain.now == pytest.approx(3000 / 512)
     if suffix == ".png":
         assert gain.now == pytest.approx((900 + 512) / 2 * 3000 / 512**2)
