@@ -11,7 +11,9 @@ class HtmlReader(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self._open, self.elements, self.text, self.style, self.wrong = [], [], "", "", []
+        self._open, self.elements, self.style, self.wrong = [], [], "", []
+        # Pieces of text between elements, and the cells of all rows of tables.
+        self.pieces, self.rows = [], []
         self.feed(page)
         self.close()
         self.wrong += self._open
@@ -21,6 +23,10 @@ class HtmlReader(HTMLParser):
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
             self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td"):
+            self.rows[-1].append("")
 
     def handle_startendtag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
@@ -33,7 +39,14 @@ class HtmlReader(HTMLParser):
         if self._open and self._open[-1] == "style":
             self.style += data
         else:
-            self.text += data
+            self.pieces.append(data)
+        if {"th", "td"} & set(self._open):
+            self.rows[-1][-1] += data
+
+    @property
+    def text(self):
+        """All text, one piece after another."""
+        return "".join(self.pieces)
 
     def of(self, *tags):
         """Return the attributes of all elements of some kinds."""

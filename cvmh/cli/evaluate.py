@@ -7,7 +7,7 @@ import click
 
 from cvmh.cli.progress import shown
 from cvmh.cli.score_table import score_lines
-from cvmh.cli.verb import PATH, Verb
+from cvmh.cli.verb import PATH, Verb, command_line
 
 if TYPE_CHECKING:
     from cvmh.config import DataSettings
@@ -69,11 +69,13 @@ def command(
     """
     from cvmh.datasets import open_data
     from cvmh.models.bundle import load_bundle
-    from cvmh.report.evaluation import evaluate, write_scores
+    from cvmh.report.evaluation import evaluate
+    from cvmh.report.writing import PageObserver, write_evaluation
 
     loaded = load_bundle(bundle)
     settings = _settings(dataset, root, assignments, loaded.card)
     data = open_data(settings)
+    seen = PageObserver(len(loaded.card.classes))
     with shown("auto") as progress:
         evaluation = evaluate(
             loaded,
@@ -84,6 +86,7 @@ def command(
             boundary=boundary or None,
             tta=tta,
             bands=settings.bands,
+            observers=() if out is None else (seen,),
             folder=None if out is None else out / UNFINISHED,
             progress=progress,
             tell=lambda line: click.echo(f"cvmh: {line}", err=True),
@@ -91,8 +94,9 @@ def command(
     for line in score_lines(evaluation.scores):
         click.echo(line.rstrip())
     if out is not None:
-        splits = ", ".join(dict.fromkeys(entry.split for entry in evaluation.scores))
-        write_scores(out, evaluation.scores, title=f"{bundle} on {root}, split {splits}")
+        write_evaluation(
+            out, evaluation, loaded, seen, bands=settings.bands, command=command_line()
+        )
         click.echo(f"cvmh: wrote {out / 'scores.json'} and {out / 'report.html'}", err=True)
 
 

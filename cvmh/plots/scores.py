@@ -27,7 +27,10 @@ class ClassBar:
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalBar:
-    """One class of :func:`interval_bars`; ``low`` to ``high`` is the interval of the estimate."""
+    """One class of :func:`interval_bars`; ``low`` to ``high`` is the interval of the estimate.
+
+    ``true`` is the true value, where it is known.
+    """
 
     name: str
     rgb: tuple[int, int, int]
@@ -35,6 +38,7 @@ class IntervalBar:
     estimate: float | None
     low: float | None
     high: float | None
+    true: float | None = None
 
 
 def class_bars(bars: Sequence[ClassBar], *, mean: float | None, name: str) -> Html:
@@ -103,7 +107,7 @@ def reliability_diagram(
 
 
 def interval_bars(bars: Sequence[IntervalBar], *, unit: str, name: str) -> Html:
-    """Draw the mapped area of each class as a bar, its estimate and interval as a whisker."""
+    """Draw mapped areas as bars, estimates and intervals as whiskers, true areas as diamonds."""
     with diagram_style():
         figure = Figure(figsize=(WIDTH, 0.8 + 0.34 * len(bars)), layout="constrained")
         axis = figure.subplots()
@@ -115,9 +119,12 @@ def interval_bars(bars: Sequence[IntervalBar], *, unit: str, name: str) -> Html:
                     axis.plot([bar.low, bar.high], [row, row], color=colour, linewidth=width)
             if bar.estimate is not None:
                 axis.plot(bar.estimate, row, "o", color="black", markeredgecolor="white")
+            if bar.true is not None:
+                axis.plot(bar.true, row, "D", color=ORANGE, markeredgecolor="black", markersize=5)
         _name_rows(axis, [bar.name for bar in bars])
         axis.set_xlim(left=0)
-        axis.set_xlabel(f"area ({unit}): bar as mapped, dot estimated with its 95 % interval")
+        told = f"area ({unit}): bar mapped, dot and line estimated with 95 % interval"
+        axis.set_xlabel(told + (", diamond labelled" if any(bar.true for bar in bars) else ""))
         axis.grid(axis="x")
         alt = f"Bars of the mapped area of each class in {unit}, with the estimated area."
         return to_svg(figure, name=name, alt=alt)

@@ -35,7 +35,7 @@ def draw_curves(figure: Figure, rows: Sequence[Mapping[str, float]]) -> None:
                 axis.plot(*zip(*points, strict=True), marker=".", label=name)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.3)
+        axis.grid(alpha=0.2)
         if axis.lines:
             axis.legend()
     right.set_ylim(0, 1)

@@ -1,7 +1,6 @@
 """Scoring a bundle on labelled images: whole scenes are stitched before they are scored."""
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvmh.datasets import LabelledImage, SegmentationData
-from cvmh.files import make_folder, write_complete
+from cvmh.files import make_folder
 from cvmh.metrics import Facts, Scores
 from cvmh.metrics.boundary import check_width
 from cvmh.models.bundle import Bundle
@@ -18,7 +17,6 @@ from cvmh.predict import predict_raster
 from cvmh.progress import Progress, silent
 from cvmh.report.cases import Case, LabelKind, Reopen, make_cases
 from cvmh.report.observing import Observer
-from cvmh.report.page import score_page
 from cvmh.report.strips import Strip, make_block
 from cvmh.report.tally import Job, Tally, count_scene
 
@@ -128,18 +126,6 @@ def score_mask(image: LabelledImage, mask: Path, data: SegmentationData) -> Scor
     tally = Tally(case, BOUNDARY_WIDTH)
     count_scene(Job(image.image, tta=False), mask, [tally])
     return tally.scores()
-
-
-def write_scores(folder: Path, scores: Sequence[Scores], *, title: str) -> None:
-    """Write ``scores.json`` and ``report.html`` into a folder.
-
-    Raises:
-        OutputError: the folder cannot be made or written.
-    """
-    make_folder(folder)
-    content = json.dumps([entry.to_json() for entry in scores], indent=1) + "\n"
-    write_complete(folder / "scores.json", content)
-    write_complete(folder / "report.html", score_page(scores, title=title))
 
 
 @dataclass(frozen=True)

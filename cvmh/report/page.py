@@ -1,58 +1,131 @@
-"""A page of scores that stands alone: no script, no other file."""
+"""The page of an evaluation: one HTML file that needs no other."""
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from cvmh.classes import ClassTable
 from cvmh.metrics import Scores
+from cvmh.metrics.areas import AreaSample
+from cvmh.metrics.calibration import Calibration, Reliability
+from cvmh.page import Html, element, escaped, joined, write_page
+from cvmh.report.run_folder import RunFolder
+from cvmh.report.sections.areas import area_section
+from cvmh.report.sections.classes import class_section
+from cvmh.report.sections.reading import reading_section
+from cvmh.report.sections.reliability import reliability_section
+from cvmh.report.sections.run import run_section
+from cvmh.report.sections.scores import key_figures, score_section
+from cvmh.report.sections.windows import window_section
+from cvmh.report.window_pictures import WindowPanels
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; color: #222; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
-"""
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """All that the page of an evaluation shows; what is None or empty is left out.
+
+    Args:
+        title: the first heading.
+        about: facts on the evaluation by their names: bundle, data set, date, command ...
+        dataset: the name of the data set, to find published figures.
+        classes: the class table.
+        scores: one entry a protocol; the first is shown largest.
+        reliability: of the evaluated pixels.
+        calibration: how the bundle's temperature was fitted.
+        temperature: of the bundle.
+        area_sample: what areas are estimated from.
+        gsd: metres a pixel.
+        worst: the worst windows.
+        best: the best windows.
+        run: the run that the bundle came from.
+    """
+
+    title: str
+    about: Mapping[str, str] = field(default_factory=dict)
+    dataset: str = ""
+    classes: ClassTable
+    scores: Sequence[Scores]
+    reliability: Reliability | None = None
+    calibration: Calibration | None = None
+    temperature: float = 1.0
+    area_sample: AreaSample | None = None
+    gsd: float | None = None
+    worst: Sequence[WindowPanels] = ()
+    best: Sequence[WindowPanels] = ()
+    run: RunFolder | None = None
 
 
-def score_page(scores: Sequence[Scores], *, title: str) -> str:
-    """Return an HTML page with a table of classes and a confusion matrix for each protocol."""
-    parts = [_section(entry) for entry in scores]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{escape(title)}</title>"
-        f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{''.join(parts)}</body></html>\n"
+def evaluation_page(findings: Findings) -> str:
+    """Return the page; the same findings give the same text."""
+    first = findings.scores[0]
+    sections = {
+        "scores": score_section(findings.scores, dataset=findings.dataset),
+        "classes": class_section(findings.scores, findings.classes),
+        "windows": _windows(findings),
+        "reliability": _reliability(findings),
+        "areas": _areas(findings),
+        "training": _training(findings),
+        "reading": reading_section(),
+    }
+    shown = {name: content for name, content in sections.items() if content}
+    return write_page(
+        findings.title,
+        _about(findings.about),
+        key_figures(first),
+        _contents(shown),
+        *shown.values(),
     )
 
 
-def _section(scores: Scores) -> str:
-    summary = (
-        f"<h2>Protocol {escape(scores.protocol)}, split {escape(scores.split)}</h2>"
-        f"<p>mIoU {_percent(scores.miou)}, mean F1 {_percent(scores.mf1)}, "
-        f"overall accuracy {_percent(scores.oa)}</p>"
+def _about(facts: Mapping[str, str]) -> Html:
+    rows = joined(
+        joined([element("dt", name), element("dd", text)]) for name, text in facts.items() if text
     )
-    rows = [
-        [name, *map(_percent, (c.iou, c.f1, c.precision, c.recall)), f"{c.pixels:,}"]
-        for name, c in scores.classes.items()
-    ]
-    names = list(scores.classes)
-    shares = [
-        [name, *(_percent(count / sum(row) if sum(row) else None) for count in row)]
-        for name, row in zip(names, scores.confusion, strict=True)
-    ]
-    return (
-        summary
-        + _table(["class", "IoU", "F1", "precision", "recall", "labelled pixels"], rows)
-        + "<h3>Confusion: each row is a label, spread over the predictions</h3>"
-        + _table(["label", *names], shares)
+    return element("dl", rows, attributes={"class": "about"})
+
+
+CONTENTS = {
+    "scores": "Scores by protocol",
+    "classes": "Classes and confusion",
+    "windows": "Worst and best windows",
+    "reliability": "Reliability",
+    "areas": "Areas",
+    "training": "Training",
+    "reading": "How to read this",
+}
+
+
+def _contents(names: Mapping[str, Html]) -> Html:
+    links = joined(
+        element("li", Html(f'<a href="#{name}">{escaped(CONTENTS[name])}</a>')) for name in names
+    )
+    return element("nav", element("ul", links), attributes={"aria-label": "Contents"})
+
+
+def _windows(findings: Findings) -> Html:
+    if not findings.worst and not findings.best:
+        return Html()
+    return window_section(findings.worst, findings.best, findings.classes)
+
+
+def _reliability(findings: Findings) -> Html:
+    if findings.reliability is None and findings.calibration is None:
+        return Html()
+    return reliability_section(
+        findings.reliability,
+        split=findings.scores[0].split,
+        calibration=findings.calibration,
+        temperature=findings.temperature,
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{top}</tr>{body}</table>"
+def _areas(findings: Findings) -> Html:
+    full = [entry for entry in findings.scores if entry.facts.labels == "full"]
+    if findings.area_sample is None or not full:
+        return Html()
+    return area_section(full[0], findings.classes, findings.area_sample, gsd=findings.gsd)
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+def _training(findings: Findings) -> Html:
+    if findings.run is None:
+        return Html()
+    return run_section(findings.run.rows, findings.run.settings)

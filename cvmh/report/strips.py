@@ -20,7 +20,9 @@ from cvmh.metrics.protocols import EROSION_RADIUS
 from cvmh.predict.blend import FULL_SCORE
 from cvmh.report.observing import Block
 
-ROWS_AT_ONCE = 512
+# Strips are so high, and lower where the scene is so wide that they would hold more pixels.
+ROWS_AT_ONCE, LEAST_ROWS = 512, 64
+PIXELS_AT_ONCE = 4_000_000
 Ids = NDArray[np.uint8]
 
 
@@ -89,8 +91,9 @@ def read_strips(
     eroded = image.eroded if is_eroded_read else None
     with Raster(image.label) as label, Raster(mask) as predicted:
         check_label(label, predicted, data.encoding)
-        for row in range(0, label.height, ROWS_AT_ONCE):
-            window = Window(row, 0, min(ROWS_AT_ONCE, label.height - row), label.width)
+        rows = min(ROWS_AT_ONCE, max(LEAST_ROWS, PIXELS_AT_ONCE // label.width))
+        for row in range(0, label.height, rows):
+            window = Window(row, 0, min(rows, label.height - row), label.width)
             first, end = max(0, row - halo), min(label.height, row + window.height + halo)
             around = Window(first, 0, end - first, label.width)
             yield Strip(

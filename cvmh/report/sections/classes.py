@@ -1,0 +1,112 @@
+"""Scores of single classes, and which class is taken for which."""
+
+from collections.abc import Sequence
+
+from cvmh.classes import ClassTable
+from cvmh.metrics import Scores
+from cvmh.page import Html, element, escaped, figure, folded, joined, section, swatch, table
+from cvmh.plots import ClassBar, class_bars
+from cvmh.report.numbers import percent
+
+# More classes or longer names than these have their names written upwards.
+FEW, SHORT = 6, 11
+# From this share on, a cell is so dark that its text must be light.
+DARK = 0.7
+
+
+def class_section(scores: Sequence[Scores], classes: ClassTable) -> Html:
+    """Return bars, tables and confusion of every protocol; all but the first folded."""
+    first, *others = scores
+    return section(
+        "Classes and confusion",
+        _of_protocol(first, classes, number=0),
+        *(
+            folded(f"protocol {entry.protocol}", _of_protocol(entry, classes, number=number))
+            for number, entry in enumerate(others, start=1)
+        ),
+        anchor="classes",
+    )
+
+
+def _of_protocol(scores: Scores, classes: ClassTable, *, number: int) -> Html:
+    bars = [
+        ClassBar(name=entry.name, rgb=entry.rgb, iou=row.iou, f1=row.f1)
+        for entry, row in zip(classes, scores.classes.values(), strict=True)
+    ]
+    drawn = class_bars(bars, mean=scores.miou, name=f"bars{number}")
+    about = f"protocol {scores.protocol}, split {scores.split}"
+    return joined(
+        [
+            figure(drawn, caption=f"IoU and F1 of each class, {about}"),
+            class_table(scores, classes, caption=f"Scores of each class, {about}"),
+            element("h3", "Confusion"),
+            confusion_table(scores, classes),
+            folded("the same in pixels", count_table(scores)),
+        ]
+    )
+
+
+def class_table(scores: Scores, classes: ClassTable, *, caption: str) -> Html:
+    """Return IoU, F1, precision and recall of each class, with its labelled pixels."""
+    head = ["class", "IoU %", "F1 %", "precision %", "recall %"]
+    rows = [
+        [_named(scores, name, rgb), *map(percent, (row.iou, row.f1, row.precision, row.recall))]
+        for (name, row), rgb in zip(scores.classes.items(), classes.colours, strict=True)
+    ]
+    if scores.boundary is not None:
+        head += ["boundary IoU %", "boundary F1 %"]
+        for cells, found in zip(rows, scores.boundary.classes.values(), strict=True):
+            cells += [percent(found.iou), percent(found.f1)]
+    head += ["labelled pixels", "share %"]
+    total = sum(row.pixels for row in scores.classes.values())
+    for cells, row in zip(rows, scores.classes.values(), strict=True):
+        cells += [f"{row.pixels:,}", percent(row.pixels / total if total else None)]
+    return table(head, rows, caption=caption)
+
+
+def confusion_table(scores: Scores, classes: ClassTable) -> Html:
+    """Return the confusion matrix, each row in percent of a class's labels, as a heat map."""
+    names = list(scores.classes)
+    rows = [
+        [
+            joined([swatch(rgb), name]),
+            *(_cell(names, row, label, guess) for guess in range(len(names))),
+        ]
+        for label, (name, rgb, row) in enumerate(
+            zip(names, classes.colours, scores.confusion, strict=True)
+        )
+    ]
+    caption = "Rows are labels, columns predictions: percent of the labelled pixels of the row"
+    is_wide = len(names) > FEW or max(map(len, names)) > SHORT
+    head = ["label \\ predicted", *(element("span", name) for name in names)]
+    return table(head, rows, caption=caption, kind="heat upward" if is_wide else "heat")
+
+
+def count_table(scores: Scores) -> Html:
+    """Return the confusion matrix in pixels."""
+    names = list(scores.classes)
+    rows = [
+        [name, *(f"{count:,}" for count in row)]
+        for name, row in zip(names, scores.confusion, strict=True)
+    ]
+    return table(["label \\ predicted", *names], rows, caption="Pixels; rows are labels")
+
+
+def _cell(names: Sequence[str], row: Sequence[int], label: int, guess: int) -> Html:
+    total, count = sum(row), row[guess]
+    share = count / total if total else 0.0
+    title = f"{count:,} of {total:,} pixels of {names[label]} are predicted as {names[guess]}"
+    kind = "hit" if label == guess else "miss"
+    depth = " dark" if share > DARK else " none" if share < 0.0005 else ""
+    return element(
+        "span",
+        percent(share if total else None),
+        attributes={"class": kind + depth, "title": title, "style": f"--share:{share:.3f}"},
+    )
+
+
+def _named(scores: Scores, name: str, rgb: Sequence[int]) -> Html:
+    """Return a class with its colour, and whether the means leave it out."""
+    is_out = name in scores.facts.left_out
+    note = element("small", " (not in the means)", attributes={"class": "quiet"}) if is_out else ""
+    return joined([swatch(rgb), escaped(name), note])

@@ -1,0 +1,110 @@
+"""Leaving an evaluation in a folder: its scores for programs, its page for people."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cvmh.files import make_folder, write_complete
+from cvmh.models.bundle import Bundle, versions
+from cvmh.report.evaluation import Evaluation
+from cvmh.report.observing import Block
+from cvmh.report.page import Findings, evaluation_page
+from cvmh.report.reliability import ReliabilityObserver
+from cvmh.report.run_folder import read_run_folder
+from cvmh.report.window_pictures import draw_windows
+from cvmh.report.windows import ExtremeWindows
+
+
+class PageObserver:
+    """Takes note of what the page of an evaluation shows beside the scores.
+
+    What it keeps does not grow with the number or size of the scenes.
+
+    Args:
+        num_classes: the number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.windows = ExtremeWindows()
+        self.reliability = ReliabilityObserver(num_classes)
+        self.num_images = 0
+
+    def add(self, block: Block) -> None:
+        """Look at a block."""
+        self.num_images += block.window.row == 0
+        self.windows.add(block)
+        self.reliability.add(block)
+
+
+def write_evaluation(
+    folder: Path,
+    evaluation: Evaluation,
+    bundle: Bundle,
+    seen: PageObserver,
+    *,
+    bands: Sequence[int] | None = None,
+    command: str = "",
+    now: datetime | None = None,
+) -> None:
+    """Write ``scores.json`` and ``report.html`` into a folder.
+
+    Args:
+        folder: it is made if it is not there.
+        evaluation: what was found.
+        bundle: what was evaluated.
+        seen: the observer that was shown the evaluation's blocks.
+        bands: bands of the images, numbered from 1, in the network's order; default by name.
+        command: the command line, for the page.
+        now: the time that the page tells; default the present.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+        RasterError: an image cannot be read for the pictures of the page.
+    """
+    make_folder(folder)
+    content = json.dumps([entry.to_json() for entry in evaluation.scores], indent=1) + "\n"
+    write_complete(folder / "scores.json", content)
+    page = evaluation_page(
+        _findings(evaluation, bundle, seen, bands, command, now or datetime.now(UTC))
+    )
+    write_complete(folder / "report.html", page)
+
+
+def _findings(
+    evaluation: Evaluation,
+    bundle: Bundle,
+    seen: PageObserver,
+    bands: Sequence[int] | None,
+    command: str,
+    now: datetime,
+) -> Findings:
+    card, data = bundle.card, evaluation.data
+    shown = bands or data.bands_named(card.band_names)
+    splits = ", ".join(dict.fromkeys(entry.split for entry in evaluation.scores))
+    name = data.name if data.layout != "folder" else data.root.name or data.name
+    about = {
+        "bundle": str(bundle.path or ""),
+        "network": card.model,
+        "trained on": card.dataset,
+        "data set": f"{data.name} in {data.root}",
+        "split": f"{splits}, {seen.num_images} images",
+        "date": now.strftime("%Y-%m-%d %H:%M %Z"),
+        "versions": ", ".join(f"{part} {number}" for part, number in versions().items()),
+        "command": command,
+    }
+    return Findings(
+        title=f"{card.model} on {name}, split {splits}",
+        about=about,
+        dataset=data.name,
+        classes=data.classes,
+        scores=evaluation.scores,
+        reliability=seen.reliability.found,
+        calibration=card.calibration,
+        temperature=card.temperature,
+        area_sample=card.area_sample,
+        gsd=data.gsd or card.gsd,
+        worst=draw_windows(seen.windows.worst, data.classes, shown),
+        best=draw_windows(seen.windows.best, data.classes, shown),
+        run=None if bundle.path is None else read_run_folder(bundle.path.parent),
+    )
