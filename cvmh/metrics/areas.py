@@ -171,8 +171,8 @@ def estimate_areas(
     is_sampled = _is_sampled(counts)
     known = counts * is_sampled[:, None]
     drawn = _Sample(known.sum(axis=0), known) if counts.ndim == 3 else _Sample(known, None)
-    rest = mapped[~is_sampled].sum()
-    whole = mapped.sum() - rest
+    rest = float(mapped[~is_sampled].sum())
+    whole = float(mapped.sum()) - rest
     is_known = whole > 0 and rest <= MOST_UNSAMPLED * mapped.sum()
     weights = mapped * is_sampled / whole if is_known else np.zeros(len(names))
     everything = np.ones_like(drawn.counts)

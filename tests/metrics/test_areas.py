@@ -192,6 +192,7 @@ def test_limits_stay_within_the_ground():
 
 def test_estimates_are_plain_json():
     found = estimate_areas(MAPPED, PAPER.T, NAMES)
+    assert type(found.classes["forest gain"].area.error) is float
     content = json.loads(json.dumps(found.to_json()))
     assert content["classes"]["forest gain"]["area"]["estimate"] == pytest.approx(116_860_000, 1e-3)
 
