@@ -391,7 +391,6 @@ FAKES = {
         labelled=("all",),
         codes=list(range(5)),
         crs="EPSG:2180",
-        complete=True,
     ),
     ("deepglobe", "official"): _by_split(
         "deepglobe",
@@ -405,7 +404,6 @@ FAKES = {
         labelled=("train",),
         codes=DEEPGLOBE,
         ignored=BLACK,
-        complete=True,
     ),
     ("deepglobe", "torchgeo"): _by_split(
         "deepglobe",
@@ -418,7 +416,6 @@ FAKES = {
         labelled=("training", "test"),
         codes=DEEPGLOBE,
         ignored=BLACK,
-        complete=True,
     ),
     ("gid15", "torchgeo"): _by_split(
         "gid15",

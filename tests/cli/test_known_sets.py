@@ -62,7 +62,7 @@ def test_what_was_trained_is_scored(train, cvmh, fake_set, tmp_path, name, layou
     assert train(name, layout).code == 0
     bundle, root = tmp_path / "run" / "best.safetensors", fake_set(name, layout)
     given = ("--dataset", name, "--data", root, "--split", "val", "--out", "scores")
-    partial = ("--set", "data.partial=true") if name == "loveda" else ()
+    partial = ("--set", "data.partial=true") if name in ("loveda", "deepglobe") else ()
     outcome = cvmh("evaluate", bundle, *given, *partial)
     assert outcome.code == 0, outcome.stderr
     (scores,) = json.loads((tmp_path / "scores" / "scores.json").read_text())

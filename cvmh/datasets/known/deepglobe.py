@@ -58,11 +58,13 @@ DEEPGLOBE = KnownSet(
         "by-image": Splits(
             about="our own: one in ten images each for val and test, by a checksum of the name",
             held_out={"val": ("train", 10), "test": ("train", 10)},
+            total=803,
             unlabelled={"valid": _WITHHELD},
         ),
         "torchgeo": Splits(
             about="torchgeo's folders; one in ten images of training_data held out by a checksum",
             held_out={"val": ("train", 10)},
+            total=803,
         ),
     },
 )

@@ -49,6 +49,7 @@ LANDCOVERAI = KnownSet(
         "by-scene": Splits(
             about="our own: one in six scenes each for val and test, by a checksum",
             held_out={"val": ("train", 6), "test": ("train", 6)},
+            total=41,
         ),
     },
 )

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+from cvmh.datasets.known.missing import Missing
 from cvmh.datasets.known.sets import KnownSet
-from cvmh.datasets.known.survey import Missing, Survey, survey
+from cvmh.datasets.known.survey import Survey, survey
 from cvmh.datasets.labelled import LabelledImage, SegmentationData
 from cvmh.errors import ConfigError, DataError
 
@@ -117,7 +118,8 @@ def _told(entry: Missing) -> str:
     if entry.part == "list":
         return f"the list of split {entry.split}, {entry.names[0]}, is missing"
     whose = "labels of " if entry.part == "label" else ""
-    what = f"{whose}{entry.count} of {entry.expected} images of split {entry.split} are missing"
+    where = f" of split {entry.split}" if entry.split else ""
+    what = f"{whose}{entry.count} of {entry.expected} images{where} are missing"
     more = ", ..." if len(entry.names) > NAMED else ""
     return f"{what} ({', '.join(entry.names[:NAMED])}{more})" if entry.names else what
 

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from cvmh.classes import ClassTable
 from cvmh.datasets.labelled import LabelEncoding
@@ -56,6 +57,8 @@ class Splits:
     tiles: Mapping[str, tuple[str, ...]] | None = None
     # How many images of the published set each split has, where it is known.
     counts: Mapping[str, int] = field(default_factory=dict)
+    # How many labelled images there are in all, where only that is known.
+    total: int | None = None
     # {"val": ("train", 10)}: val is one in ten images of train.
     held_out: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     # Splits that are published without labels, and why.
@@ -68,6 +71,11 @@ class Splits:
             return dict(self.counts)
         return {split: len(tiles) for split, tiles in self.tiles.items()}
 
+    @cached_property
+    def _by_tile(self) -> dict[str, str]:
+        pairs = (self.tiles or {}).items()
+        return {tile: split for split, tiles in pairs for tile in tiles}
+
     def split_of(self, scene: str, given: str | None) -> str | None:
         """Return the split of an image, None if it is in none.
 
@@ -76,8 +84,7 @@ class Splits:
             given: the split that its folder or a list file names.
         """
         if self.tiles is not None:
-            short = plain(scene)
-            given = next((name for name, tiles in self.tiles.items() if short in tiles), None)
+            given = self._by_tile.get(plain(scene))
         for position, (held, (source, one_in)) in enumerate(self.held_out.items()):
             if given == source and _draw(scene) % one_in == position:
                 return held

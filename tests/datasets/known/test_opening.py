@@ -75,6 +75,8 @@ def test_a_half_downloaded_set_is_told_with_the_first_names(copy):
 def test_where_only_numbers_are_published_too_few_images_are_counted(fake_set):
     message = message_of(lambda: open_("uavid", fake_set("uavid", "official")))
     assert "196 of 200 images of split train are missing; 68 of 70 images of split val" in message
+    message = message_of(lambda: open_("deepglobe", fake_set("deepglobe", "official")))
+    assert "is not complete: 773 of 803 images are missing; fetch the rest" in message
 
 
 def test_a_list_file_names_what_is_missing(copy):
