@@ -1,5 +1,6 @@
 """``cvmh train``."""
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     "--config", "config_file", type=PATH, metavar="FILE", help="Settings of a run, as YAML."
 )
 @click.option("--model", metavar="NAME", help="The network; 'cvmh models' lists them.")
+@click.option(
+    "--init",
+    type=PATH,
+    metavar="BUNDLE",
+    help="Start from the weights of a bundle; its bands and classes may be others.",
+)
 @click.option("--out", type=PATH, metavar="DIR", help="The run folder.  [default: runs/NAME-TIME]")
 @click.option(
     "--set",
@@ -32,15 +39,36 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Continue the run in --out after its last epoch.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of every random choice.")
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes of this machine, one a GPU; data.batch is of each.  [default: 1]",
+)
+@click.option(
+    "--nodes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Machines; start the same command on each.  [default: 1]",
+)
+@click.option(
+    "--strategy",
+    type=click.Choice(["auto", "ddp", "fsdp"]),
+    help="How processes share the work; fsdp also shares the weights.  [default: auto]",
+)
 def command(
     dataset: str | None,
     root: Path | None,
     config_file: Path | None,
     model: str | None,
+    init: Path | None,
     out: Path | None,
     assignments: tuple[str, ...],
     resume: bool,
     seed: int | None,
+    devices: int | None,
+    nodes: int | None,
+    strategy: str | None,
 ) -> None:
     """Train a network on labelled images and leave a run folder with its bundle.
 
@@ -48,7 +76,6 @@ def command(
     """
     from cvmh.config import RunConfig, merge, parse_assignment, read_yaml, validate
     from cvmh.errors import ConfigError
-    from cvmh.train import train
 
     if resume and out is None:
         raise click.UsageError("--resume needs the run folder to continue; give it with --out")
@@ -63,7 +90,11 @@ def command(
         ("data", "dataset", dataset),
         ("data", "root", root),
         ("model", "name", model),
+        ("model", "init", init),
         ("train", "seed", seed),
+        ("train", "devices", devices),
+        ("train", "nodes", nodes),
+        ("train", "strategy", strategy),
     ):
         if value is not None:
             options[group][key] = value
@@ -77,20 +108,63 @@ def command(
         stamp = time.strftime("%Y%m%d-%H%M%S")
         out = Path("runs") / f"{config.data.dataset}-{config.model.name}-{stamp}"
     try:
-        with shown("auto") as progress:
-            result = train(
-                config,
-                out,
-                resume=resume,
-                progress=progress,
-                report=_print_epoch,
-                command=command_line(),
-            )
+        _run(config, out, resume=resume)
     except KeyboardInterrupt:
         if (out / "run.json").exists():
             click.echo(f"cvmh: continue with: cvmh train --resume --out {out}", err=True)
         raise
-    click.echo(result.bundle)
+
+
+def _run(config: "RunConfig", out: Path, *, resume: bool) -> None:
+    """Train in this process, or start the processes that do and watch them."""
+    from cvmh.errors import CvmhError
+    from cvmh.train import check
+    from cvmh.train.devices import count_wanted, is_started
+    from cvmh.train.launch import (
+        INTERRUPTED,
+        end_with_starter,
+        is_watched,
+        leave_message,
+        run_processes,
+    )
+
+    if is_watched():
+        end_with_starter()
+        try:
+            _train(config, out, resume=resume)
+        except CvmhError as error:
+            leave_message(error)
+        except KeyboardInterrupt:
+            # The process that the user started says so.
+            sys.exit(INTERRUPTED)
+    elif count_wanted(config.train) == 1 or is_started(config.train):
+        _train(config, out, resume=resume)
+    else:
+        with shown("auto") as progress:
+            check(config, out, resume=resume, progress=progress)
+        words = sys.argv[1:]
+        if not any(word.partition("=")[0] == "--out" for word in words):
+            # The default holds the time, which is another in each process.
+            words = [*words, "--out", str(out)]
+        run_processes(words, config.train, out=out)
+
+
+def _train(config: "RunConfig", out: Path, *, resume: bool) -> None:
+    from cvmh.train import train
+    from cvmh.train.devices import find_devices
+
+    is_first = find_devices(config.train).is_first
+    with shown("auto" if is_first else "off") as progress:
+        result = train(
+            config,
+            out,
+            resume=resume,
+            progress=progress,
+            report=_print_epoch,
+            command=command_line(),
+        )
+    if is_first:
+        click.echo(result.bundle)
 
 
 def _recommended(config: "RunConfig") -> "RunConfig":

@@ -1,5 +1,5 @@
 """Training: losses, the LightningModule, the run."""
 
-from cvmh.train.run import TrainingResult, train
+from cvmh.train.run import TrainingResult, check, train
 
-__all__ = ["TrainingResult", "train"]
+__all__ = ["TrainingResult", "check", "train"]

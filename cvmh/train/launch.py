@@ -10,15 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from cvmh.config import TrainSettings
-from cvmh.errors import LostProcessError, TrainingError
+from cvmh.errors import CvmhError, LostProcessError, TrainingError
 
-# Set for the processes that this module starts; they leave it to their starter to speak of others.
+# Set for the processes that this module starts: the folder in which they leave messages.
 WATCHED = "CVMH_WATCHED"
 # How a watched process ends when it lost the others, which says nothing of the cause.
 LOST = 76
@@ -31,6 +33,15 @@ LOOK, CAUSE, END = 0.1, 10.0, 5.0
 def is_watched() -> bool:
     """Say whether this process was started by :func:`run_processes`."""
     return WATCHED in os.environ
+
+
+def leave_message(error: CvmhError) -> NoReturn:
+    """End a watched process, and let its starter say why: one line, however many failed."""
+    if isinstance(error, LostProcessError):
+        sys.exit(LOST)
+    message = Path(os.environ[WATCHED]) / os.environ["LOCAL_RANK"]
+    message.write_text(str(error), encoding="utf-8")
+    sys.exit(1)
 
 
 def end_with_starter() -> None:
@@ -47,23 +58,27 @@ def run_processes(arguments: Sequence[str], settings: TrainSettings, *, out: Pat
         out: the run folder, for the message.
 
     Raises:
-        TrainingError: a process was killed.
+        TrainingError: a process failed, or was killed.
         LostProcessError: the processes lost each other, or a process of another machine.
-        SystemExit: a process failed, and has said why.
+        SystemExit: a process failed, and has said why itself.
         KeyboardInterrupt: the user stopped one of them.
     """
-    processes = [_start(arguments, rank, settings) for rank in range(settings.devices)]
-    try:
-        while not all(process.poll() == 0 for process in processes):
-            if any(process.poll() for process in processes):
-                _tell_failure(_causes(processes), settings, out)
-            time.sleep(LOOK)
-    finally:
-        _end(processes)
+    with tempfile.TemporaryDirectory(prefix="cvmh-") as messages:
+        ranks = range(settings.devices)
+        processes = [_start(arguments, rank, settings, messages) for rank in ranks]
+        try:
+            while not all(process.poll() == 0 for process in processes):
+                if any(process.poll() for process in processes):
+                    _raise_failure(_causes(processes), settings, Path(messages), out)
+                time.sleep(LOOK)
+        finally:
+            _end(processes)
 
 
-def _start(arguments: Sequence[str], rank: int, settings: TrainSettings) -> subprocess.Popen[bytes]:
-    place = {"LOCAL_RANK": str(rank), WATCHED: "1"}
+def _start(
+    arguments: Sequence[str], rank: int, settings: TrainSettings, messages: str
+) -> subprocess.Popen[bytes]:
+    place = {"LOCAL_RANK": str(rank), WATCHED: messages}
     if settings.nodes == 1:
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", str(_free_port()))
@@ -100,8 +115,14 @@ def _causes(processes: list[subprocess.Popen[bytes]]) -> dict[int, int]:
         time.sleep(LOOK)
 
 
-def _tell_failure(failed: dict[int, int], settings: TrainSettings, out: Path) -> None:
+def _raise_failure(
+    failed: dict[int, int], settings: TrainSettings, messages: Path, out: Path
+) -> NoReturn:
     rank, code = next(iter(failed.items()))
+    message = messages / str(rank)
+    if message.exists():
+        text = message.read_text(encoding="utf-8")
+        raise TrainingError(f"process {rank + 1} of {settings.devices}: {text}")
     if code in (INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
     if code < 0:

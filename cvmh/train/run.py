@@ -47,6 +47,8 @@ FINISHED = "best.safetensors"
 # The state of a run whose epochs are over, and whose bundle is not calibrated yet.
 FITTED = "fitted"
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
@@ -91,7 +93,6 @@ def train(
     else:
         # One process speaks for all.
         progress, report = silent, lambda row: None
-        logging.getLogger("cvmh").setLevel(logging.ERROR)
     precision = _precision(config.train.precision, uses_gpu=devices.uses_gpu)
     # Refused before anything is read.
     _keeps_best(config)
@@ -128,6 +129,24 @@ def train(
     return result
 
 
+def check(
+    config: RunConfig, out: Path, *, resume: bool = False, progress: Progress = silent
+) -> None:
+    """Find out what is wrong with a run before its processes are started, and summarise its data.
+
+    Raises:
+        CvmhError: what :func:`train` would raise before its first step.
+    """
+    devices = find_devices(config.train)
+    if devices.is_first:
+        _check_folder(out, resume=resume)
+    _precision(config.train.precision, uses_gpu=devices.uses_gpu)
+    _keeps_best(config)
+    data = open_data(config.data)
+    training = prepare_training(data, config, progress=progress)
+    make_network(config, data, training, is_resumed=(out / "last.ckpt").exists())
+
+
 def _fit(
     config: RunConfig,
     out: Path,
@@ -146,8 +165,10 @@ def _fit(
     lightning.seed_everything(config.train.seed, verbose=False)
     last = out / "last.ckpt"
     is_resumed = last.exists()
-    network, facts = make_network(config, data, training, is_resumed=is_resumed)
+    network, facts, told = make_network(config, data, training, is_resumed=is_resumed)
     if devices.is_first:
+        for line in told:
+            log.info(line)
         make_folder(out)
         write_complete(out / "config.yaml", config.to_yaml())
         _write_state(out, training, state="training", command=command, facts=facts)
@@ -364,6 +385,8 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning.*")
         warnings.filterwarnings("ignore", module="pytorch_lightning.*")
+        # A hint at speed: kernels of one channel have several right strides.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         try:
             yield
         finally:

@@ -1,6 +1,5 @@
 """The network that a run starts with: its weights, and which of them are trained."""
 
-import logging
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -10,14 +9,13 @@ from cvmh.datasets import SegmentationData, TrainingData
 from cvmh.models.transfer import freeze_encoder, start_from
 from cvmh.models.zoo import create_model
 
-log = logging.getLogger(__name__)
-
 
 class Start(NamedTuple):
-    """A network, and what the record of the run says of how it was made."""
+    """A network, what the record of the run says of how it was made, and lines for the user."""
 
     network: nn.Module
     facts: dict[str, Any]
+    told: list[str]
 
 
 def make_network(
@@ -40,6 +38,7 @@ def make_network(
         settings.name, bands=len(bands), num_classes=len(data.classes), **settings.settings
     )
     facts: dict[str, Any] = {}
+    told = []
     if settings.init is not None and not is_resumed:
         transfer = start_from(
             network,
@@ -49,10 +48,10 @@ def make_network(
             band_names=bands,
             classes=data.classes,
         )
-        log.info(transfer.describe())
+        told.append(transfer.describe())
         facts["init"] = transfer.to_json()
     if settings.freeze_encoder:
         trained, all_ = freeze_encoder(network)
-        log.info("encoder frozen: %d of %d parameters are trained", trained, all_)
+        told.append(f"encoder frozen: {trained} of {all_} parameters are trained")
         facts["trained_parameters"] = trained
-    return Start(network, facts)
+    return Start(network, facts, told)

@@ -31,7 +31,7 @@ class JoinedBatchNorm(_BatchNorm):
         mean, count = sums[:-1] / sums[-1], sums[-1]
         centred = values - mean.view(shape)
         variance = sum_over_processes((centred * centred).sum(over)) / count
-        self._track(mean.detach(), variance.detach(), float(count))
+        self._track(mean.detach(), variance.detach(), float(count.detach()))
         factor = (variance + self.eps).rsqrt()
         if self.weight is not None:
             factor = factor * self.weight

@@ -18,6 +18,9 @@ OPTIONS = {
     "data doctor": {"--html", "--json", "--layout", "--overwrite", "--strict"},
     "data list": {"--json"},
     "data prepare": {"--anyway", "--output", "--set", "-o"},
+    "data list": {"--json"},
+    "data prepare": {"--anyway", "--output", "--set", "-o"},
+    "data split": {"--block", "--gap", "--overwrite", "--seed", "--test", "--val"},
     "data synth": {"--gsd", "--scenes", "--seed", "--size"},
     "demo": {"--out", "--overwrite", "--seed"},
     "evaluate": {
@@ -67,11 +70,15 @@ OPTIONS = {
         "--config",
         "--data",
         "--dataset",
+        "--devices",
+        "--init",
         "--model",
+        "--nodes",
         "--out",
         "--resume",
         "--seed",
         "--set",
+        "--strategy",
     },
 }
 
