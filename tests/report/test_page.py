@@ -204,6 +204,20 @@ def test_the_cells_of_the_confusion_are_shares_of_labels_with_the_counts_on_hove
     )
 
 
+def test_many_classes_have_their_mistakes_listed_instead_of_a_matrix(read_page):
+    classes = table_of([f"class {number}" for number in range(120)])
+    counts = np.diag(np.full(120, 1000))
+    counts[7, 50], counts[8, 3] = 250, 600
+    text = evaluation_page(
+        Findings(title="many", classes=classes, scores=[score(counts, classes, split="test")])
+    )
+    rows = read_page(text).rows
+    first = rows.index(["label", "predicted", "pixels", "share of the label %"])
+    assert rows[first + 1] == ["class 8", "class 3", "600", "37.5"]
+    assert rows[first + 2] == ["class 7", "class 50", "250", "20.0"]
+    assert len(text) < 1_000_000
+
+
 def test_published_rows_stand_beside_the_protocol_that_they_follow(pages):
     text = pages["everything"].text
     for row in find_published("potsdam"):

@@ -10,6 +10,8 @@ from cvmh.report.numbers import percent
 
 # More classes or longer names than these have their names written upwards.
 FEW, SHORT = 6, 11
+# A matrix of more classes is too large for a page; the most frequent mistakes are told instead.
+MOST_CLASSES, MOST_MISTAKES = 32, 40
 # From this share on, a cell is so dark that its text must be light.
 DARK = 0.7
 
@@ -40,10 +42,18 @@ def _of_protocol(scores: Scores, classes: ClassTable, *, number: int) -> Html:
             figure(drawn, caption=f"IoU and F1 of each class, {about}"),
             class_table(scores, classes, caption=f"Scores of each class, {about}"),
             element("h3", "Confusion"),
-            confusion_table(scores, classes),
-            folded("the same in pixels", count_table(scores)),
+            *_confusion(scores, classes),
         ]
     )
+
+
+def _confusion(scores: Scores, classes: ClassTable) -> list[Html]:
+    if len(classes) > MOST_CLASSES:
+        return [mistake_table(scores)]
+    return [
+        confusion_table(scores, classes),
+        folded("the same in pixels", count_table(scores)),
+    ]
 
 
 def class_table(scores: Scores, classes: ClassTable, *, caption: str) -> Html:
@@ -90,6 +100,25 @@ def count_table(scores: Scores) -> Html:
         for name, row in zip(names, scores.confusion, strict=True)
     ]
     return table(["label \\ predicted", *names], rows, caption="Pixels; rows are labels")
+
+
+def mistake_table(scores: Scores) -> Html:
+    """Return the pairs of classes that are mistaken for each other most often."""
+    names = list(scores.classes)
+    pairs = [
+        (count, sum(row), names[label], names[guess])
+        for label, row in enumerate(scores.confusion)
+        for guess, count in enumerate(row)
+        if count and label != guess
+    ]
+    pairs.sort(key=lambda pair: -pair[0])
+    rows = [
+        [label, guess, f"{count:,}", percent(count / total)]
+        for count, total, label, guess in pairs[:MOST_MISTAKES]
+    ]
+    head = ["label", "predicted", "pixels", "share of the label %"]
+    caption = f"The most frequent of {len(pairs)} kinds of mistakes; scores.json has the matrix"
+    return table(head, rows, caption=caption, texts=(1,))
 
 
 def _cell(names: Sequence[str], row: Sequence[int], label: int, guess: int) -> Html:
