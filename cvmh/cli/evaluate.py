@@ -69,6 +69,7 @@ def command(
     """
     from cvmh.datasets import open_data
     from cvmh.models.bundle import load_bundle
+    from cvmh.report.areas import area_lines, estimate_split
     from cvmh.report.evaluation import evaluate
     from cvmh.report.writing import PageObserver, write_evaluation
 
@@ -93,6 +94,11 @@ def command(
         )
     for line in score_lines(evaluation.scores):
         click.echo(line.rstrip())
+    areas = estimate_split(
+        evaluation.scores[0], loaded.card, gsd=evaluation.data.gsd or loaded.card.gsd
+    )
+    for line in () if areas is None else area_lines(areas):
+        click.echo(line)
     if out is not None:
         write_evaluation(
             out, evaluation, loaded, seen, bands=settings.bands, command=command_line()

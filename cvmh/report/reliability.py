@@ -26,3 +26,8 @@ class ReliabilityObserver:
     def found(self) -> Reliability:
         """The reliability of all that was counted."""
         return self._counter.overall()
+
+    @property
+    def by_class(self) -> tuple[Reliability, ...]:
+        """The reliability of the pixels that are predicted as each class."""
+        return self._counter.by_class()

@@ -4,9 +4,11 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cvmh.files import make_folder, write_complete
 from cvmh.models.bundle import Bundle, versions
+from cvmh.report.areas import estimate_split
 from cvmh.report.evaluation import Evaluation
 from cvmh.report.observing import Block
 from cvmh.report.page import Findings, evaluation_page
@@ -49,6 +51,10 @@ def write_evaluation(
 ) -> None:
     """Write ``scores.json`` and ``report.html`` into a folder.
 
+    The entries of ``scores.json`` are the scores of the protocols, each with ``area_estimates``,
+    null where the bundle carries no sample; the first one, whose images were looked at, also has
+    ``reliability``: of all pixels, and of those predicted as each class.
+
     Args:
         folder: it is made if it is not there.
         evaluation: what was found.
@@ -63,12 +69,30 @@ def write_evaluation(
         RasterError: an image cannot be read for the pictures of the page.
     """
     make_folder(folder)
-    content = json.dumps([entry.to_json() for entry in evaluation.scores], indent=1) + "\n"
-    write_complete(folder / "scores.json", content)
+    entries = _entries(evaluation, bundle, seen)
+    write_complete(folder / "scores.json", json.dumps(entries, indent=1) + "\n")
     page = evaluation_page(
         _findings(evaluation, bundle, seen, bands, command, now or datetime.now(UTC))
     )
     write_complete(folder / "report.html", page)
+
+
+def _entries(evaluation: Evaluation, bundle: Bundle, seen: PageObserver) -> list[dict[str, Any]]:
+    gsd = evaluation.data.gsd or bundle.card.gsd
+    entries = []
+    for scores in evaluation.scores:
+        areas = estimate_split(scores, bundle.card, gsd=gsd)
+        found = None if areas is None else areas.to_json()
+        entries.append({**scores.to_json(), "area_estimates": found})
+    overall, by_class = seen.reliability.found, seen.reliability.by_class
+    entries[0]["reliability"] = {
+        "overall": overall.model_dump(mode="json"),
+        "classes": {
+            name: one.model_dump(mode="json")
+            for name, one in zip(evaluation.data.classes.names, by_class, strict=True)
+        },
+    }
+    return entries
 
 
 def _findings(

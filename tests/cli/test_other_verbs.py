@@ -11,12 +11,16 @@ def test_evaluate_prints_the_scores_and_leaves_them_in_a_folder(
     assert outcome.code == 0
     assert visible(tmp_path / "scores") == {"scores.json", "report.html"}
     (entry,) = json.loads((tmp_path / "scores" / "scores.json").read_text())
-    lines = {line.split()[0]: line.split()[1:] for line in outcome.stdout.splitlines()}
+    printed, areas = outcome.stdout.split("areas in ha, split val\n")
+    lines = {line.split()[0]: line.split()[1:] for line in printed.splitlines()}
     field = entry["classes"]["field"]
     assert lines["field"] == [f"{field['iou']:.4f}", f"{field['f1']:.4f}", f"{field['pixels']:,}"]
     assert lines["mean"] == [f"{entry['miou']:.4f}", f"{entry['mf1']:.4f}"]
     assert lines["borders,"][:2] == ["3", "px"]
-    assert outcome.stdout.splitlines()[-1] == (
+    rows = {line.split()[0]: line.split()[1:] for line in areas.splitlines()}
+    estimate = entry["area_estimates"]["classes"]["field"]["area"]["estimate"]
+    assert rows["field"][1] == f"{estimate / 10_000:.2f}"
+    assert printed.splitlines()[-1] == (
         "protocol full, split val: full labels, the data set's own split, means of all classes, "
         "OA of all classes, no test-time augmentation, stitched scenes, SELECTION SPLIT of this "
         "bundle (1 of 1 images: s2)"
@@ -36,7 +40,7 @@ def test_evaluate_shows_protocols_side_by_side_each_with_its_facts(cvmh, finishe
         "isprs",
         "--tta",
     )
-    lines = outcome.stdout.splitlines()
+    lines = outcome.stdout.split("areas in ")[0].splitlines()
     assert lines[0].split() == ["full", "isprs"]
     assert [len(line.split()) for line in lines if line.startswith("field")] == [6]
     full, isprs, note = lines[-3:]

@@ -49,6 +49,25 @@ def test_the_file_of_scores_is_a_list_with_an_entry_a_protocol(folder, evaluatio
         assert np.sum(entry["confusion"]) == sum(row["pixels"] for row in entry["classes"].values())
 
 
+def test_the_file_of_scores_holds_areas_and_reliability(folder, seen):
+    first, second = json.loads((folder / "scores.json").read_text())
+    areas = first["area_estimates"]
+    confusion = np.array(first["confusion"])
+    # Half a metre in UTM is 0.5 / 0.9996 on the ground.
+    pixel = (0.5 / 0.9996) ** 2
+    assert (areas["unit"], areas["sample_split"]) == ("m2", "val")
+    assert list(areas["labelled"].values()) == pytest.approx(confusion.sum(axis=1) * pixel)
+    mapped = [row["mapped"] for row in areas["classes"].values()]
+    assert mapped == pytest.approx(confusion.sum(axis=0) * pixel)
+    assert second["area_estimates"]["classes"].keys() == areas["classes"].keys()
+    found = first["reliability"]
+    assert found["overall"] == seen.reliability.found.model_dump(mode="json")
+    assert list(found["classes"]) == ["field", "water", "roof"]
+    pixels = [sum(row["counts"]) for row in found["classes"].values()]
+    assert pixels == confusion.sum(axis=0).tolist()
+    assert "reliability" not in second
+
+
 def test_the_page_holds_what_the_scores_say_and_what_was_seen(folder, read_page, bundle):
     page = read_page((folder / "report.html").read_text())
     assert not page.wrong and not page.of("script")
