@@ -226,7 +226,8 @@ def _fitted(out: Path) -> TrainingResult | None:
         state = json.loads((out / "run.json").read_text())
     except ValueError as error:
         raise ConfigError(f"{out / 'run.json'} is damaged ({error}); begin a new run") from error
-    if state.get("state") != FITTED:
+    # The first process may have finished before another one looks.
+    if state.get("state") not in (FITTED, "finished"):
         return None
     return TrainingResult(
         bundle=out / FINISHED, scores=state["best"], epochs=state["epochs"], steps=state["steps"]
