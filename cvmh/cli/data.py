@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from cvmh.cli.datasets import list_sets, prepare
-from cvmh.cli.doctor import doctor
+from cvmh.cli.datasets import list_sets, prepare
+from cvmh.cli.doctor import doctor, split
 from cvmh.cli.progress import shown
 from cvmh.cli.verb import PATH, Verb
 
@@ -17,7 +18,10 @@ def command() -> None:
 
 command.add_command(list_sets)
 command.add_command(prepare)
+command.add_command(list_sets)
+command.add_command(prepare)
 command.add_command(doctor)
+command.add_command(split)
 
 
 @command.command(cls=Verb)

@@ -13,7 +13,7 @@ Pair = tuple[int, int]
 
 def find_duplicates(examination: Examination) -> Iterator[Finding]:
     """Name images with the same content: identical, turned, or stored in another format."""
-    for (one, other), how in sorted(_pairs(examination).items()):
+    for (one, other), how in sorted(find_pairs(examination).items()):
         first, second = (examination.images[number] for number in (one, other))
         leaks = first.entry.split != second.entry.split
         where = (
@@ -34,7 +34,7 @@ def find_shared_pixels(examination: Examination) -> Iterator[Finding]:
     """Tell which images of different splits show the same pixels, at whatever offset."""
     images = [facts for facts in examination.images if facts.anchors is not None and facts.image]
     splits = {facts.entry.split: number for number, facts in enumerate(images)}
-    same = _pairs(examination)
+    same = find_pairs(examination)
     numbers = {id(facts): number for number, facts in enumerate(examination.images)}
     found = [
         common
@@ -85,7 +85,7 @@ def _shared(names: tuple[str, ...], commons: list[Common], images: list[ImageFac
     )
 
 
-def _pairs(examination: Examination) -> dict[Pair, str]:
+def find_pairs(examination: Examination) -> dict[Pair, str]:
     """Return the pairs of images with the same content, and how they are alike."""
     pairs: dict[Pair, str] = {}
     first_of: dict[str, int] = {}

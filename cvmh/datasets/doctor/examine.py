@@ -1,7 +1,7 @@
 """Examining a data set: open what there is, look at it once, and ask every check."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cvmh.config import DataSettings, validate
@@ -13,7 +13,7 @@ from cvmh.datasets.doctor.finding import Finding, places_of, sort_findings
 from cvmh.datasets.doctor.ground import find_overlaps
 from cvmh.datasets.doctor.shares import find_class_shares
 from cvmh.datasets.doctor.spectra import find_band_kinds, find_band_values, find_odd_scales
-from cvmh.datasets.doctor.structure import look_at_folder
+from cvmh.datasets.doctor.structure import UNUSED, look_at_folder
 from cvmh.datasets.doctor.survey import survey
 from cvmh.datasets.doctor.values import find_pictures, find_shifted_ids, find_unknown_values
 from cvmh.datasets.labelled import SegmentationData
@@ -75,7 +75,8 @@ def examine(
     data, early = _open(name, root, layout)
     if data is None or not data.images:
         return Diagnosis(name=name, root=root, findings=sort_findings(early))
-    examination = survey(data, progress=progress)
+    used = tuple(image for image in data.images if image.split != UNUSED)
+    examination = survey(replace(data, images=used), progress=progress)
     examination.early = early
     found = [*early, *(finding for check in CHECKS for finding in check(examination))]
     return Diagnosis(name=name, root=root, findings=sort_findings(found), examination=examination)

@@ -15,6 +15,8 @@ from cvmh.errors import CvmhError
 from cvmh.geo.raster import Raster
 
 SPLITS = ("train", "val", "test")
+# The split of images that are used for nothing, such as those between two splits.
+UNUSED = "unused"
 # Where there is no class table, the ids of so many labels serve, read at so many pixels a side.
 LABELS_TRIED, SAMPLE = 64, 256
 
@@ -28,13 +30,18 @@ class Rows(NamedTuple):
     findings: list[Finding]
 
 
-def look_at_folder(root: Path) -> tuple[SegmentationData, list[Finding]]:
-    """Return what a folder data set has, however incomplete, and what is wrong with its files."""
+def look_at_folder(root: Path, *, is_split: bool = True) -> tuple[SegmentationData, list[Finding]]:
+    """Return what a folder data set has, however incomplete, and what is wrong with its files.
+
+    Args:
+        root: the folder.
+        is_split: follow split.csv; otherwise no image has a split yet.
+    """
     findings: list[Finding] = []
     images = _files(root / "images", findings)
     labels = _files(root / "masks", findings)
     findings += _partners(images, labels)
-    rows = _read_rows(root / "split.csv", images, labels)
+    rows = _read_rows(root / "split.csv", images, labels) if is_split else Rows({}, [])
     findings += rows.findings
     stems = [s for s in rows.splits if s in images and s in labels]
     if not rows.splits:
@@ -134,7 +141,7 @@ def _judge_splits(path: Path, splits: dict[str, str], images: Files) -> Iterator
             places=places_of(unlisted),
             counts={"files": len(unlisted)},
         )
-    strange = sorted(set(splits.values()) - set(SPLITS))
+    strange = sorted(set(splits.values()) - {*SPLITS, UNUSED})
     if strange:
         yield Finding(
             code="strange-split",
