@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 from cvmh.cli.datasets import list_sets, prepare
-from cvmh.cli.datasets import list_sets, prepare
 from cvmh.cli.doctor import doctor, split
 from cvmh.cli.progress import shown
 from cvmh.cli.verb import PATH, Verb
@@ -16,8 +15,6 @@ def command() -> None:
     """Find, check, prepare or make labelled data sets."""
 
 
-command.add_command(list_sets)
-command.add_command(prepare)
 command.add_command(list_sets)
 command.add_command(prepare)
 command.add_command(doctor)
