@@ -13,8 +13,10 @@ PLACEHOLDER = re.compile(r"{(\w+)}")
 def matches(base: Path, layout: Layout) -> Iterator[tuple[Path, dict[str, str]]]:
     """Yield the images of a layout below a folder, sorted, with what the placeholders stand for."""
     expression = _expression(layout)
-    for path in sorted(base.glob(PLACEHOLDER.sub("*", layout.image))):
-        found = expression.fullmatch(path.relative_to(base).as_posix())
+    # There may be tens of thousands of files: paths are compared and cut as text.
+    above = len((base / "x").as_posix()) - 1
+    for path in sorted(base.glob(PLACEHOLDER.sub("*", layout.image)), key=str):
+        found = expression.fullmatch(path.as_posix(), above)
         if found:
             yield path, found.groupdict()
 
@@ -23,21 +25,23 @@ class Folders:
     """Says whether files exist; each folder is listed only once."""
 
     def __init__(self) -> None:
-        self._names = cache(_names)
+        self._files = cache(_files)
 
     def first(
         self, base: Path, patterns: tuple[str, ...], fields: Mapping[str, str]
     ) -> Path | None:
         """Return the first file of some patterns that exists, None if none does."""
         for pattern in patterns:
-            path = base / pattern.format(**fields)
-            if path.name in self._names(path.parent):
+            folder, _, name = pattern.format(**fields).rpartition("/")
+            path = self._files(base, folder).get(name)
+            if path is not None:
                 return path
         return None
 
 
-def _names(folder: Path) -> frozenset[str]:
-    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+def _files(base: Path, folder: str) -> dict[str, Path]:
+    place = base / folder
+    return {path.name: path for path in place.iterdir()} if place.is_dir() else {}
 
 
 def _expression(layout: Layout) -> re.Pattern[str]:

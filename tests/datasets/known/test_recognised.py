@@ -1,6 +1,7 @@
 """Every known data set in every layout: it is recognised, and its labels say what was drawn."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,3 +168,10 @@ def test_a_tile_may_be_written_with_leading_zeros(fake_sets, tmp_path):
     for path in list(tmp_path.rglob("top_potsdam_6_7_*")):
         path.rename(path.with_name(path.name.replace("6_7", "06_07")))
     assert len(open_known(KNOWN["potsdam"], tmp_path).images) == 38
+
+
+def test_the_folder_may_be_named_from_where_one_is(fake_set, monkeypatch):
+    root = fake_set("vaihingen", "torchgeo")
+    for place, name in ((root, "."), (root.parent, root.name), (root / "top", "..")):
+        monkeypatch.chdir(place)
+        assert len(open_known(KNOWN["vaihingen"], Path(name)).images) == 33
