@@ -1,5 +1,7 @@
 """The tables of the known data sets against the published numbers."""
 
+from pathlib import Path
+
 import pytest
 
 from cvmh.classes import NODATA_ID
@@ -124,3 +126,21 @@ def test_a_held_out_image_does_not_depend_on_which_others_there_are():
     assert found.count("val") == pytest.approx(300, abs=60)
     assert found.count("test") == pytest.approx(300, abs=60)
     assert splits.split_of("12", None) is None
+
+
+@pytest.mark.parametrize("known", KNOWN.values(), ids=list(KNOWN))
+def test_the_page_about_data_says_what_the_table_says(known):
+    page = (Path(__file__).parents[3] / "data" / "README.md").read_text()
+    _, _, rest = page.partition(f"`--dataset {known.name}`")
+    section = rest.partition("\n### ")[0]
+    for layout in known.layouts:
+        assert f"| {layout.name} | " in section
+        assert layout.image in section or "the same" in section
+    for name, splits in known.splits.items():
+        assert name in section
+        for count in splits.counts.values():
+            assert str(count) in section
+        for tile in (splits.tiles or {}).get("val", ()):
+            assert known.name == "loveda" or tile in section
+    for entry in known.classes:
+        assert known.name in ("vaihingen", "gid15", "isaid") or entry.name in section
