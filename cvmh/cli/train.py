@@ -1,5 +1,6 @@
 """``cvmh train``."""
 
+import logging
 import sys
 import time
 from pathlib import Path
@@ -154,6 +155,9 @@ def _train(config: "RunConfig", out: Path, *, resume: bool) -> None:
     from cvmh.train.devices import find_devices
 
     is_first = find_devices(config.train).is_first
+    if not is_first:
+        # One process speaks for all.
+        logging.getLogger("cvmh").setLevel(logging.ERROR)
     with shown("auto" if is_first else "off") as progress:
         result = train(
             config,

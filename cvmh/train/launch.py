@@ -22,6 +22,8 @@ from cvmh.errors import CvmhError, LostProcessError, TrainingError
 
 # Set for the processes that this module starts: the folder in which they leave messages.
 WATCHED = "CVMH_WATCHED"
+# Also where the user's was a console script, which is no Python file on every system.
+COMMAND = (sys.executable, "-m", "cvmh.cli.main")
 # How a watched process ends when it lost the others, which says nothing of the cause.
 LOST = 76
 INTERRUPTED = 130
@@ -85,7 +87,7 @@ def _start(
     # Else each would start as many threads as there are cores.
     threads = max(1, (os.cpu_count() or 1) // settings.devices)
     return subprocess.Popen(
-        [sys.executable, "-m", "cvmh.cli.main", *arguments],
+        [*COMMAND, *arguments],
         env={"OMP_NUM_THREADS": str(threads), **os.environ, **place},
         # A pipe that nobody writes to: its end tells that this process is gone.
         stdin=subprocess.PIPE,
