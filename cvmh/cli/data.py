@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from cvmh.cli.datasets import list_sets, prepare
-from cvmh.cli.doctor import doctor, split
+from cvmh.cli.doctor import doctor
 from cvmh.cli.progress import shown
+from cvmh.cli.split import split
 from cvmh.cli.verb import PATH, Verb
 
 

@@ -5,7 +5,6 @@ same patch gives the same hash wherever it lies, so images that were cut from on
 anchors in common, all at one offset.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -86,27 +85,36 @@ def find_common(
     """
     if not anchors:
         return
-    owner = np.repeat(np.arange(len(anchors)), [len(entry.hashes) for entry in anchors])
+    owners = np.repeat(np.arange(len(anchors)), [len(entry.hashes) for entry in anchors])
     hashes, rows, columns = join(anchors)
-    order = np.argsort(hashes, kind="stable")
-    if not len(order):
-        return
-    edges = np.flatnonzero(np.diff(hashes[order], prepend=hashes[order][:1]))
-    found: Counter[tuple[int, int, int, int]] = Counter()
-    for places in np.split(order, edges):
-        if not 2 <= len(places) <= MOST_PLACES:
-            continue
-        for number, one in enumerate(places):
-            for other in places[number + 1 :]:
-                if groups[owner[one]] != groups[owner[other]]:
-                    down, right = rows[one] - rows[other], columns[one] - columns[other]
-                    found[int(owner[one]), int(owner[other]), int(down), int(right)] += 1
+    one, other = _equal_pairs(hashes)
+    apart = np.asarray(groups)[owners[one]] != np.asarray(groups)[owners[other]]
+    one, other = one[apart], other[apart]
+    offsets = rows[one] - rows[other], columns[one] - columns[other]
+    found = np.stack([owners[one], owners[other], *offsets], axis=1)
+    kinds, numbers = np.unique(found, axis=0, return_counts=True)
     best: dict[tuple[int, int], tuple[int, int, int]] = {}
-    for (one, other, down, right), number in found.items():
+    for (first, second, down, right), number in zip(kinds.tolist(), numbers.tolist(), strict=True):
         if number >= FEWEST_COMMON:
-            best[one, other] = max(best.get((one, other), (0, 0, 0)), (number, down, right))
-    for (one, other), (_, down, right) in sorted(best.items()):
-        yield _overlap(one, other, down, right, sizes)
+            best[first, second] = max(best.get((first, second), (0, 0, 0)), (number, down, right))
+    for (first, second), (_, down, right) in sorted(best.items()):
+        yield _overlap(first, second, down, right, sizes)
+
+
+def _equal_pairs(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the places of equal hashes in pairs, the first one first; patterns are left out."""
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    _, number, repeats = np.unique(ordered, return_inverse=True, return_counts=True)
+    kept = repeats[number] <= MOST_PLACES
+    order, ordered = order[kept], ordered[kept]
+    pairs = [
+        np.stack([order[:-step][equal], order[step:][equal]])
+        for step in range(1, min(MOST_PLACES, len(order)))
+        if (equal := ordered[:-step] == ordered[step:]).any()
+    ]
+    joined = np.concatenate([np.zeros((2, 0), dtype=np.int64), *pairs], axis=1)
+    return joined[0], joined[1]
 
 
 def _overlap(
