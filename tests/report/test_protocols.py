@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction as F
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,6 +216,11 @@ def test_protocols_that_share_a_prediction_count_it_once_each(potsdam, tmp_path)
     jobs = {job for case in cases for job in Tally(case, None).jobs}
     image = potsdam.images[0].image
     assert jobs == {Job(image, tta=False), Job(image, tta=True)}
+
+
+def test_the_page_of_protocols_names_them_all():
+    page = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text()
+    assert all(f"| `{name}` |" in page for name in PROTOCOLS)
 
 
 def test_every_rule_names_classes_and_splits_that_its_data_set_has():
