@@ -83,7 +83,9 @@ def command(
             data,
             protocols=protocols,
             split=split,
-            reopen=lambda table: open_data(settings.model_copy(update={"splits": table})),
+            reopen=lambda table: open_data(
+                settings.model_copy(update={"splits": table, "layout": data.layout})
+            ),
             boundary=boundary or None,
             tta=tta,
             bands=settings.bands,
@@ -119,6 +121,6 @@ def _settings(
             f"--set of evaluate takes settings of data, such as data.layout=mmseg, got '{other[0]}'"
         )
     given = {"dataset": dataset, "root": root}
-    if card.dataset == dataset and card.splits:
+    if dataset != "folder" and card.dataset == dataset and card.splits:
         given["splits"] = card.splits
     return validate(DataSettings, merge(given, wanted.get("data", {})), source="options")
