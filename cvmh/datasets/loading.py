@@ -1,6 +1,7 @@
 """From settings to loaders: what a run trains and validates on."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +21,15 @@ from cvmh.datasets.crops import (
 from cvmh.datasets.labelled import SegmentationData
 from cvmh.datasets.opening import check_splits
 from cvmh.datasets.places import BalancedPlaces
+from cvmh.datasets.prepare import estimate_gain
 from cvmh.datasets.reading import ImageBands
 from cvmh.datasets.summary import DataSummary, summarise, survey
 from cvmh.errors import ConfigError, DataError
 from cvmh.progress import Progress, silent
 
 MIN_BATCHES = 16
+# Where a crop decodes so many times more than it had to, a training is told.
+WASTE = 4.0
 MAX_WORKERS = 4
 
 
@@ -72,6 +76,7 @@ def prepare_training(
         # For its checks: a wrong label should be found now, not after the first epoch.
         seen = summarise(data, settings.val_split, bands=settings.bands, progress=progress)
         _check_labelled(data, settings.val_split, seen)
+    _hint_at_preparing(data, settings.tile)
     train_reader = make_reader(data, settings.train_split, summary, tile=settings.tile)
     val_loader: DataLoader[Any] | None = None
     crops = settings.crops_per_epoch or _crops_per_epoch(train_reader, settings, step=step)
@@ -137,4 +142,15 @@ def _check_labelled(
             f"split '{name}' must have labelled pixels, but in all of its {len(images)} labels "
             f"({images[0].label} is the first) they are ignored or where the image has no data; "
             "'cvmh data doctor' says what the labels hold"
+        )
+
+
+def _hint_at_preparing(data: SegmentationData, tile: int) -> None:
+    gain = estimate_gain(data, crop=tile)
+    if gain.factor >= WASTE:
+        warnings.warn(
+            f"to read a crop of {data.name}, {gain.now:.0f} times as many pixels are decoded, "
+            "because its files are not tiled; 'cvmh data prepare' would make that "
+            f"{gain.factor:.0f} times less",
+            stacklevel=3,
         )

@@ -1,4 +1,5 @@
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -215,6 +216,24 @@ def test_a_wrong_label_for_validation_is_found_in_any_encoding(make_folder, draw
     (write / "masks" / "val.tif").replace(root / "masks" / "val.tif")
     with pytest.raises(DataError, match=r"(class id 9|colour \(9, 9, 9\)) at row 3, column 4"):
         prepare_training(data, config)
+
+
+@pytest.mark.parametrize("strip", [1000, 4])
+def test_a_set_that_is_slow_to_read_is_told_once_how_to_make_it_fast(make_folder, strip):
+    label = np.zeros((1000, 1000), np.uint8)
+    entries = {split: (split, label[None] + 1, label) for split in ("train", "val")}
+    blocks = {"blockysize": strip, "compress": "deflate"}
+    root = make_folder(entries, label=blocks, **blocks)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load(root)
+    said = [str(one.message) for one in caught]
+    if strip == 4:
+        # Only rows of the crop are decoded, though whole ones.
+        assert said == []
+    else:
+        assert len(said) == 1
+        assert "'cvmh data prepare' would make that" in said[0]
 
 
 def test_balanced_crops_show_what_is_rare(make_folder, draw):
