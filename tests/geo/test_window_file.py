@@ -25,7 +25,9 @@ def source(tmp_path_factory):
     return path, pixels
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_a_window_has_the_pixels_and_the_place_of_its_source(source, tmp_path, data):
     path, pixels = source

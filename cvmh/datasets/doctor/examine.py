@@ -9,7 +9,7 @@ from cvmh.datasets.doctor.alignment import find_eroded, find_georeferences, find
 from cvmh.datasets.doctor.copies import find_duplicates, find_shared_pixels
 from cvmh.datasets.doctor.damage import find_damaged, find_empty_images, find_empty_labels
 from cvmh.datasets.doctor.facts import Examination
-from cvmh.datasets.doctor.finding import Finding, places_of, sort_findings
+from cvmh.datasets.doctor.finding import Finding, sort_findings
 from cvmh.datasets.doctor.ground import find_overlaps
 from cvmh.datasets.doctor.shares import find_class_shares
 from cvmh.datasets.doctor.spectra import find_band_kinds, find_band_values, find_odd_scales
@@ -93,13 +93,13 @@ def _open(
             return open_data(settings), early
         except (ConfigError, DataError) as error:
             # What stands in the way is mostly told already, with more of its kind.
-            return data, early or [_opening_error(str(error), root)]
+            return data, early or [_opening_error(str(error))]
     try:
         return open_data(settings), []
     except DataError as error:
         if name == FOLDER:
-            return None, [_opening_error(str(error), root)]
-        return _open_partly(settings, _opening_error(str(error), root))
+            return None, [_opening_error(str(error))]
+        return _open_partly(settings, _opening_error(str(error)))
 
 
 def _open_partly(
@@ -112,11 +112,10 @@ def _open_partly(
         return None, [opening]
 
 
-def _opening_error(message: str, root: Path) -> Finding:
+def _opening_error(message: str) -> Finding:
     return Finding(
         code="not-opened",
         severity="error",
         what=message,
         fix="put the files where they are expected; data/README.md lists the layouts",
-        places=places_of([root]),
     )

@@ -84,8 +84,8 @@ class LabelFacts:
 
     class_pixels: NDArray[np.int64]
     ignored: int = 0
-    unknown: dict[int, int] = field(default_factory=dict)
-    first_unknown: dict[int, Place] = field(default_factory=dict)
+    unknown: dict[float, int] = field(default_factory=dict)
+    first_unknown: dict[float, Place] = field(default_factory=dict)
     num_unknown: int = 0
     touching: int = 0
     parted: int = 0

@@ -30,6 +30,8 @@ from cvmh.geo.validity import Validity
 from cvmh.progress import Progress, silent
 
 SIDE = 1024
+# Stands for NaN among the values of a label, for NaN does not equal itself.
+NOT_A_NUMBER = -99999.0
 # Borders are correlated in so many windows of an image: enough to be sure, in seconds.
 CORRELATED = 9
 # A label that was compressed with loss has any number of values; so many are told apart.
@@ -60,12 +62,17 @@ def is_picture(label: RasterFacts, encoding: LabelEncoding) -> bool:
 
 def _read_headers(entry: LabelledImage) -> ImageFacts:
     facts = ImageFacts(entry=entry)
-    for name, path in (("image", entry.image), ("label", entry.label)):
+    for path in dict.fromkeys((entry.image, entry.label, entry.eroded or entry.label)):
         try:
             with Raster(path) as raster:
-                setattr(facts, name, _header(path, raster))
+                header = _header(path, raster)
         except CvmhError as error:
             facts.faults.append((path, str(error)))
+            continue
+        if path == entry.image:
+            facts.image = header
+        elif path == entry.label:
+            facts.label = header
     return facts
 
 
@@ -257,10 +264,10 @@ class _LabelReader:
             )
 
 
-def as_codes(pixels: NDArray[np.generic], encoding: LabelEncoding) -> NDArray[np.int64]:
+def as_codes(pixels: NDArray[np.generic], encoding: LabelEncoding) -> NDArray[np.generic]:
     """Return label pixels (H, W) as numbers: a colour is red * 65536 + green * 256 + blue."""
     if encoding.colours is None:
-        return np.nan_to_num(pixels[0].astype(np.float64), nan=-1).astype(np.int64)
+        return np.nan_to_num(pixels[0], nan=NOT_A_NUMBER, posinf=np.inf, neginf=-np.inf)
     red, green, blue = pixels[:3].astype(np.int64)
     return (red << 16) | (green << 8) | blue
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cvmh.classes import NODATA_ID, ClassTable
 from cvmh.datasets.doctor.facts import Examination, RasterFacts
 from cvmh.datasets.doctor.finding import Finding, Place, counted, places_of
-from cvmh.datasets.doctor.survey import is_picture
+from cvmh.datasets.doctor.survey import NOT_A_NUMBER, is_picture
 from cvmh.datasets.labelled import Colour
 from cvmh.errors import CvmhError
 from cvmh.geo.raster import Raster
@@ -115,10 +115,10 @@ def find_pictures(examination: Examination) -> Iterator[Finding]:
 
 def _gather(
     examination: Examination,
-) -> tuple[Counter[int], dict[int, list[Path]], dict[int, Place]]:
-    pixels: Counter[int] = Counter()
-    files: dict[int, list[Path]] = {}
-    firsts: dict[int, Place] = {}
+) -> tuple[Counter[float], dict[float, list[Path]], dict[float, Place]]:
+    pixels: Counter[float] = Counter()
+    files: dict[float, list[Path]] = {}
+    firsts: dict[float, Place] = {}
     for facts in examination.images:
         if facts.labels is None:
             continue
@@ -129,7 +129,7 @@ def _gather(
     return pixels, files, firsts
 
 
-def _explained(examination: Examination, values: set[int]) -> set[int]:
+def _explained(examination: Examination, values: set[float]) -> set[float]:
     """Return the values that find_shifted_ids tells of."""
     if examination.data.encoding.colours or examination.data.encoding.values:
         return set()
@@ -140,9 +140,9 @@ def _explained(examination: Examination, values: set[int]) -> set[int]:
 
 def _reduced_twice(
     examination: Examination,
-    pixels: Counter[int],
-    files: dict[int, list[Path]],
-    firsts: dict[int, Place],
+    pixels: Counter[float],
+    files: dict[float, list[Path]],
+    firsts: dict[float, Place],
 ) -> Iterator[Finding]:
     if TWICE_REDUCED not in pixels or len(examination.classes) >= TWICE_REDUCED:
         return
@@ -164,9 +164,9 @@ def _reduced_twice(
 
 def _too_many(
     examination: Examination,
-    left: dict[int, int],
-    files: dict[int, list[Path]],
-    firsts: dict[int, Place],
+    left: dict[float, int],
+    files: dict[float, list[Path]],
+    firsts: dict[float, Place],
 ) -> Finding:
     named = {path for value in left for path in files[value]}
     ordered = sorted(named)
@@ -191,7 +191,7 @@ def _too_many(
     )
 
 
-def _would_round(left: dict[int, int], examination: Examination) -> bool:
+def _would_round(left: dict[float, int], examination: Examination) -> bool:
     """True if nearly all pixels have a class's colour once its parts are taken as 0 or 255."""
     colours = examination.data.encoding.colours
     if colours is None:
@@ -201,17 +201,18 @@ def _would_round(left: dict[int, int], examination: Examination) -> bool:
     return known >= 0.99 * sum(left.values())
 
 
-def _name(value: int, examination: Examination) -> str:
+def _name(value: float, examination: Examination) -> str:
     if examination.data.encoding.colours is not None:
         return f"the colour {_rgb(value)}"
-    return f"the value {value}"
+    return "NaN" if value == NOT_A_NUMBER else f"the value {value:g}"
 
 
-def _rgb(value: int) -> Colour:
-    return value >> 16, value >> 8 & 255, value & 255
+def _rgb(value: float) -> Colour:
+    code = int(value)
+    return code >> 16, code >> 8 & 255, code & 255
 
 
-def _suggest(value: int, examination: Examination) -> str:
+def _suggest(value: float, examination: Examination) -> str:
     colours = examination.data.encoding.colours
     if colours is None:
         return (

@@ -81,7 +81,7 @@ def leaks(places, splits, gap):
 place = st.tuples(st.integers(0, 1500), st.integers(0, 1500))
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.filter_too_much])
 @given(
     st.lists(place, min_size=3, max_size=25),
     st.sampled_from([0, 40, 250]),

@@ -59,6 +59,17 @@ def test_an_id_that_is_no_class_is_counted(patient):
     assert finding.counts == {"pixels": 21, "files": 1, "value": 99}
 
 
+def test_fractions_and_nan_in_a_label_are_counted(patient):
+    label = patient.read(patient.label(6)).astype(np.float32)
+    label[0, 3, 4:9], label[0, 20, 30] = 1.5, np.nan
+    patient.change(patient.label(6), label)
+    told = {f.what: f.counts["pixels"] for f in patient.findings() if f.code == "unknown-value"}
+    assert told == {
+        "the value 1.5 in 5 pixels of 1 label is no class": 5,
+        "NaN in 1 pixel of 1 label is no class": 1,
+    }
+
+
 def test_ids_counted_from_one_are_told(patient):
     for number in range(6, 12):
         label = patient.read(patient.label(number)).astype(int)
