@@ -242,7 +242,7 @@ def test_a_split_that_the_bundle_saw_is_told_in_red(read_page):
     facts = entry.facts.model_copy(update={"seen_in": "training", "seen": "2 of 3 images: a, b"})
     scores = [entry.model_copy(update={"facts": facts})]
     page = read_page(evaluation_page(Findings(title="t", classes=ISPRS, scores=scores)))
-    assert "these figures say nothing about new images" in page.text
+    assert "Protocol full: this bundle was trained on images that are scored here" in page.text
     assert "training: 2 of 3 images: a, b" in page.text
 
 

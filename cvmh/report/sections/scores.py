@@ -8,10 +8,10 @@ from cvmh.report.numbers import decimal, percent
 from cvmh.report.sections.published import published_part
 
 SEEN = {
-    "training": "This bundle was trained on images that are scored here: these figures say nothing "
-    "about new images.",
-    "selection": "This bundle was selected on images that are scored here: these figures are "
-    "somewhat optimistic.",
+    "training": "this bundle was trained on images that are scored here, so these figures say "
+    "nothing about new images",
+    "selection": "this bundle was selected on images that are scored here, so these figures are "
+    "somewhat optimistic",
 }
 
 
@@ -28,10 +28,17 @@ def key_figures(scores: Scores) -> Html:
 
 def score_section(scores: Sequence[Scores], *, dataset: str) -> Html:
     """Return the scores of all protocols, their facts, and the published rows of the data set."""
-    warnings = {SEEN[entry.facts.seen_in] for entry in scores if entry.facts.seen_in}
     return section(
         "Scores by protocol",
-        *(element("p", text, attributes={"class": "bad"}) for text in sorted(warnings)),
+        *(
+            element(
+                "p",
+                f"Protocol {entry.protocol}: {SEEN[entry.facts.seen_in]}.",
+                attributes={"class": "bad"},
+            )
+            for entry in scores
+            if entry.facts.seen_in
+        ),
         _score_table(scores),
         _facts_table(scores),
         _notes(scores),
@@ -64,7 +71,7 @@ def _boundary_cells(scores: Scores) -> list[str]:
     found = scores.boundary
     if found is None:
         return ["-", "-", "-"]
-    ground = "" if found.metres is None else f" ({found.metres:g} m)"
+    ground = "" if found.metres is None else f" ({found.metres:.3g} m)"
     return [percent(found.miou), percent(found.mf1), f"{found.width} px{ground}"]
 
 
