@@ -1,0 +1,105 @@
+"""Trials of the tools: a training and its scores, each in a folder that is finished or goes on."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = "import os, sys; {pin}from cvmh.cli.main import main; main()"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training with its evaluation; ``folder`` holds the run, its log and its scores."""
+
+    folder: Path
+    config: Path
+    dataset: str
+    data: Path
+    seed: int
+    split: str = "val"
+    protocol: str = "full"
+    settings: tuple[str, ...] = ()
+    # The core that it runs on; None: all of them.
+    core: int | None = field(default=None, compare=False)
+
+    @property
+    def is_finished(self) -> bool:
+        """Say whether its scores are there."""
+        return (self.folder / "scores" / "scores.json").exists()
+
+    def run(self) -> None:
+        """Train from the beginning or from where it was stopped, then score; raise if it fails."""
+        if not (self.folder / "run" / "best.safetensors").exists():
+            self._call("train", *self._training())
+        self._call(
+            *("evaluate", self.folder / "run" / "best.safetensors", "--dataset", self.dataset),
+            *("--data", self.data, "--split", self.split, "--protocol", self.protocol),
+            *("--boundary", 0, "--out", self.folder / "scores"),
+        )
+
+    def score(self, name: str = "miou") -> float:
+        """Return a score in per cent."""
+        (entry,) = json.loads((self.folder / "scores" / "scores.json").read_text())
+        return 100 * float(entry[name])
+
+    def _training(self) -> list[object]:
+        out = ("--out", self.folder / "run")
+        if (self.folder / "run" / "run.json").exists():
+            return ["--resume", *out]
+        options = ("--dataset", self.dataset, "--data", self.data, "--seed", self.seed)
+        pairs = [part for setting in self.settings for part in ("--set", setting)]
+        return ["--config", self.config, *options, *out, *pairs]
+
+    def _call(self, *arguments: object) -> None:
+        pin = "" if self.core is None else f"os.sched_setaffinity(0, {{{self.core}}}); "
+        self.folder.mkdir(parents=True, exist_ok=True)
+        threads = {} if self.core is None else {"OMP_NUM_THREADS": "1"}
+        with (self.folder / "log.txt").open("a") as log:
+            outcome = subprocess.run(
+                [sys.executable, "-c", COMMAND.format(pin=pin), *map(str, arguments)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": str(ROOT), **threads},
+            )
+        if outcome.returncode:
+            said = (self.folder / "log.txt").read_text().strip().splitlines()
+            raise SystemExit(f"{self.folder}: {said[-1] if said else outcome.returncode}")
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Return "mean ± standard deviation", or the value alone where there is one."""
+    if len(values) < 2:
+        return f"{values[0]:.2f}" if values else "-"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def circumstances() -> str:
+    """Return device, versions and commit in one line, for below a table."""
+    import torch
+
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"CPU, {_processor()}"
+    described = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True
+    )
+    commit = described.stdout.strip() or "no commit"
+    names = ("torch", "lightning", "segmentation-models-pytorch")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    return f"{device}; {versions}, Python {platform.python_version()}; commit {commit}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return found[0] if found else platform.machine()
