@@ -11,9 +11,9 @@ the sampled pixels that are mapped as i and labelled j (their equations 4 to 10)
 
 What is a sample? The variance above is that of pixels which were drawn one by one. The pixels of
 validation images are not: neighbours are right and wrong together, and a million of them may tell
-no more than thirty. So pixels of an image are one *cluster* here, and the variance is that between
-clusters, by the linearised statistic (Taylor series; Saerndal, Swensson and Wretman 1992, Model
-Assisted Survey Sampling, section 5.5)::
+no more than thirty. So the pixels of a place, or of an image, are one *cluster* here, and the
+variance is that between clusters, by the linearised statistic (Taylor series; Saerndal, Swensson
+and Wretman 1992, Model Assisted Survey Sampling, section 5.5)::
 
     var(t) = m / (m - 1) sum_c u_c^2        u_c = sum_ij n_ij^c dt / dn_ij
 
@@ -29,7 +29,7 @@ confused as they are in the sample.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +101,10 @@ class AreaEstimates:
         return asdict(self)
 
 
+# What a cluster is: images side by side, single images, or runs of tiles within few images.
+ClusterKind = Literal["places", "images", "tiles"]
+
+
 class AreaSample(BaseModel):
     """Confusion counts of the validation split by cluster, as a bundle carries them.
 
@@ -110,15 +114,27 @@ class AreaSample(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     split: str
+    kind: ClusterKind = "images"
     clusters: int
     cells: tuple[tuple[int, int, int, int], ...]
 
+    @property
+    def extent(self) -> str:
+        """How many clusters of what kind there are, in words."""
+        if self.kind == "places":
+            return f"{self.clusters} places"
+        if self.kind == "images":
+            return f"{self.clusters} images or groups of them"
+        return f"{self.clusters} runs of tiles in few images, more alike than other ground"
+
     @classmethod
-    def of(cls, counts: NDArray[np.int64], *, split: str) -> "AreaSample":
+    def of(
+        cls, counts: NDArray[np.int64], *, split: str, kind: ClusterKind = "images"
+    ) -> "AreaSample":
         """Return the sample of counts (clusters, K, K), rows labels, columns predictions."""
         places = np.argwhere(counts)
         cells = np.column_stack([places, counts[tuple(places.T)]]).tolist()
-        return cls(split=split, clusters=len(counts), cells=tuple(map(tuple, cells)))
+        return cls(split=split, kind=kind, clusters=len(counts), cells=tuple(map(tuple, cells)))
 
     def counts(self, num_classes: int) -> NDArray[np.int64]:
         """Return the counts (clusters, K, K), rows labels, columns predictions.
@@ -282,7 +298,7 @@ def _notes(
         return
     missing = (mapped > 0) & ~is_sampled
     share = mapped[missing].sum() / total
-    unit = "images or tiles" if counts.ndim == 3 else "pixels"
+    unit = "clusters" if counts.ndim == 3 else "pixels"
     if missing.any():
         listed = ", ".join(name for name, is_out in zip(names, missing, strict=True) if is_out)
         yield (

@@ -19,8 +19,8 @@ from cvmh.predict.seams import summarise
 
 # What estimates for a scene rest on, which nothing in the scene can show.
 TRANSFER = (
-    "the estimates rest on split '{split}' of the training data, in {clusters} groups of images or "
-    "tiles; they hold only if the network confuses classes in this scene as it does there"
+    "the estimates rest on split '{split}' of the training data, {extent}; they hold only if the "
+    "network confuses classes in this scene as it does there"
 )
 
 
@@ -142,7 +142,7 @@ def _estimate(job: Job, areas: tuple[float, ...]) -> AreaEstimates | None:
     if sample is None:
         return None
     found = estimate_areas(np.array(areas), sample.counts(len(names)), names)
-    caveat = TRANSFER.format(split=sample.split, clusters=sample.clusters)
+    caveat = TRANSFER.format(split=sample.split, extent=sample.extent)
     return replace(found, notes=(caveat, *found.notes))
 
 

@@ -17,13 +17,14 @@ WIDTH = 20
 class SplitAreas:
     """Areas of the labelled pixels of a split, in ``unit``: "m2", or "pixels" without a scale.
 
-    ``sample_split`` is what the estimates rest on; where it is the evaluated split itself, they
-    agree with the labels and show nothing.
+    ``sample_split`` is what the estimates rest on, and ``extent`` says how much of it; where it is
+    the evaluated split itself, they agree with the labels and show nothing.
     """
 
     unit: str
     split: str
     sample_split: str
+    extent: str
     labelled: dict[str, float]
     estimates: AreaEstimates
 
@@ -32,6 +33,7 @@ class SplitAreas:
         return {
             "unit": self.unit,
             "sample_split": self.sample_split,
+            "extent": self.extent,
             "labelled": self.labelled,
             **self.estimates.to_json(),
         }
@@ -58,6 +60,7 @@ def estimate_split(scores: Scores, card: BundleCard, *, gsd: float | None) -> Sp
         unit=unit,
         split=scores.split,
         sample_split=card.area_sample.split,
+        extent=card.area_sample.extent,
         labelled=dict(zip(names, labelled, strict=True)),
         estimates=estimate_areas(confusion.sum(axis=0) * pixel, sample, names),
     )
@@ -81,7 +84,7 @@ def area_lines(areas: SplitAreas) -> Iterator[str]:
         yield f"{name:<{WIDTH}}" + "".join(map(cell, values))
     yield (
         f"estimated from split {areas.sample_split} of the bundle's training, "
-        f"{found.clusters} groups of images or tiles"
+        f"{areas.extent}"
         + (": the same split, so this is no test" if areas.sample_split == areas.split else "")
     )
     for note in found.notes:

@@ -88,7 +88,7 @@ def _say_sample(card: BundleCard) -> str:
     if found is None:
         return "none, so 'cvmh predict --report' estimates no areas"
     pixels = int(found.counts(len(card.classes)).sum())
-    return f"split '{found.split}', {pixels:,} pixels in {found.clusters} groups"
+    return f"split '{found.split}', {pixels:,} pixels in {found.extent}"
 
 
 def _describe_raster(path: Path, card: BundleCard | None) -> Facts:

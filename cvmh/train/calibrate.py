@@ -23,15 +23,12 @@ from cvmh.metrics.areas import AreaSample
 from cvmh.metrics.calibration import Calibration, ReliabilityCounter
 from cvmh.models.bundle import load_bundle, save_bundle
 from cvmh.progress import Progress, silent
+from cvmh.train.clusters import assign_clusters, find_places
 
 # The temperature is fitted to at most so many numbers, 16 MB as float64; more change it by less
 # than its fourth digit.
 MOST_LOGITS = 2_000_000
 COLDEST, HOTTEST = 0.05, 20.0
-# Clusters of the sample that areas are estimated from: enough for a variance, few enough to store.
-MOST_CLUSTERS = 32
-# With fewer images than that, runs of tiles are the clusters.
-FEWEST_IMAGES = 20
 
 
 def calibrate(
@@ -63,10 +60,11 @@ def calibrate(
     bundle = load_bundle(path)
     tiles = loader.dataset
     assert isinstance(tiles, ValidationTiles), "areas need to know which image a tile is of"
-    clusters = assign_clusters(tiles.image_numbers)
+    places = find_places([image.image for image in tiles.reader.images])
+    clusters = assign_clusters(tiles.image_numbers, places)
     pixels = PixelSample(len(tiles), tiles.reader.tile**2, len(bundle.card.classes))
     num_classes = len(bundle.card.classes)
-    counts = np.zeros((max(clusters, default=0) + 1, num_classes, num_classes), dtype=np.int64)
+    counts = np.zeros((clusters.total, num_classes, num_classes), dtype=np.int64)
     done = 0
     network = bundle.network.to(device)
     for images, labels, indices in loader:
@@ -75,13 +73,13 @@ def calibrate(
         labels_BHW = labels.numpy()
         for place, index in enumerate(indices.tolist()):
             _check(logits_BKHW[place], index)
-            counts[clusters[index]] += count_confusion(labels_BHW[place], ids[place], num_classes)
+            found = count_confusion(labels_BHW[place], ids[place], num_classes)
+            counts[clusters.numbers[index]] += found
             pixels.add(index, logits_BKHW[place], labels_BHW[place])
         done += len(indices)
         progress("calibrate", done, len(tiles), "tiles")
-    card = bundle.card.model_copy(
-        update={"area_sample": AreaSample.of(counts, split=split), **pixels.fit(split)}
-    )
+    sample = AreaSample.of(counts, split=split, kind=clusters.kind)
+    card = bundle.card.model_copy(update={"area_sample": sample, **pixels.fit(split)})
     save_bundle(path, network, card)
 
 
@@ -160,21 +158,6 @@ def fit_temperature(logits_NK: NDArray[np.float64], labels_N: NDArray[np.int64])
     if slope(1 / HOTTEST) >= 0:
         return HOTTEST
     return float(1 / brentq(slope, 1 / HOTTEST, 1 / COLDEST, xtol=1e-9))
-
-
-def assign_clusters(image_numbers: tuple[int, ...]) -> list[int]:
-    """Return the cluster of each validation tile, given the number of the image that it is of.
-
-    A cluster is an image, or some neighbouring ones where there are more than 32. Where there are
-    fewer than 20 it is a run of tiles, row after row: errors within an image are alike, but two
-    or three images say nothing about how much images differ.
-    """
-    num_images = len(set(image_numbers))
-    if num_images < FEWEST_IMAGES:
-        count = min(MOST_CLUSTERS, len(image_numbers))
-        return [index * count // len(image_numbers) for index in range(len(image_numbers))]
-    count = min(MOST_CLUSTERS, num_images)
-    return [number * count // num_images for number in image_numbers]
 
 
 @torch.inference_mode()

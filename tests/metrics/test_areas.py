@@ -154,7 +154,7 @@ def test_a_class_that_one_image_alone_holds_is_not_sampled():
     clusters[2, 1, 1], clusters[2, 0, 1] = 50, 10
     found = estimate_areas([80.0, 20.0], clusters, ("a", "b"))
     assert found.classes["a"].area.estimate is None
-    assert "fewer than 2 images or tiles" in found.notes[0]
+    assert "fewer than 2 clusters of the sample" in found.notes[0]
 
 
 def test_without_any_error_in_the_sample_there_is_an_area_but_no_interval():

@@ -32,7 +32,7 @@ def sample_of(shares, mapped, rng):
         drawn = rng.multinomial(2000, mapped / mapped.sum())
         for number, pixels in enumerate(drawn.tolist()):
             counts[cluster, :, number] = rng.multinomial(pixels, shares[number])
-    return AreaSample.of(counts, split="val")
+    return AreaSample.of(counts, split="val", kind="places")
 
 
 def test_the_report_tells_mapped_and_estimated_areas_with_errors(
@@ -57,8 +57,8 @@ def test_the_report_tells_mapped_and_estimated_areas_with_errors(
     assert total == pytest.approx(128 * 128 * 100, rel=1e-9)
     assert found["clusters"] == CLUSTERS
     assert found["notes"] == [
-        "the estimates rest on split 'val' of the training data, in 24 groups of images or tiles; "
-        "they hold only if the network confuses classes in this scene as it does there"
+        "the estimates rest on split 'val' of the training data, 24 places; they hold only if the "
+        "network confuses classes in this scene as it does there"
     ]
 
 

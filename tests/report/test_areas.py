@@ -61,7 +61,9 @@ def test_the_table_shows_every_class_and_what_the_estimates_rest_on(split):
     assert lines[0] == f"areas in ha, split {split}"
     assert lines[2].split()[:2] == ["impervious", "55.00"]
     assert lines[2].split()[-1] == "60.00"
-    assert lines[4].startswith("estimated from split val of the bundle's training, 25 groups")
+    assert lines[4].startswith(
+        "estimated from split val of the bundle's training, 25 images or groups"
+    )
     assert lines[4].endswith("the same split, so this is no test") == (split == "val")
 
 

@@ -56,7 +56,7 @@ def test_a_bundle_says_in_one_line_whether_it_is_calibrated(tiny_bundle, finishe
     facts = describe(finished_run / "best.safetensors")
     pattern = r"on split 'val', 3,840 pixels: temperature \S+ takes .* from \S+% to \S+%"
     assert re.fullmatch(pattern, facts["calibration"])
-    assert facts["area_sample"] == "split 'val', 3,840 pixels in 4 groups"
+    assert facts["area_sample"].startswith("split 'val', 3,840 pixels in 4 runs of tiles in few")
 
 
 def test_a_finished_run_is_described_by_its_record(finished_run, easy_data):

@@ -20,9 +20,7 @@ from cvmh.train import train
 from cvmh.train.calibrate import (
     COLDEST,
     HOTTEST,
-    MOST_CLUSTERS,
     PixelSample,
-    assign_clusters,
     calibrate,
     fit_temperature,
 )
@@ -129,18 +127,6 @@ def test_a_sample_does_not_depend_on_the_order_of_the_tiles():
             sample.add(number, tile, labels[number * 64 : number * 64 + 64].reshape(8, 8))
         found.append(sample.fit("val")["temperature"])
     assert found[0] == pytest.approx(found[1], rel=1e-12)
-
-
-def test_many_images_are_clusters_and_few_images_are_cut_into_runs_of_tiles():
-    single = assign_clusters((0,) * 100)
-    assert max(single) == MOST_CLUSTERS - 1 and single == sorted(single)
-    assert assign_clusters((0, 0, 1)) == [0, 1, 2]
-    images = tuple(number for number in range(25) for _ in range(3))
-    assert assign_clusters(images) == list(images)
-    many = assign_clusters(tuple(range(200)))
-    assert set(many) == set(range(MOST_CLUSTERS))
-    assert np.bincount(many).min() >= 6
-    assert assign_clusters(()) == []
 
 
 KILLED = """
@@ -268,9 +254,11 @@ def test_scores_that_are_not_finite_are_named_with_a_way_on(bundle, loader):
 
 def test_a_split_without_labels_leaves_the_bundle_uncalibrated(bundle, make_data, make_config):
     root = make_data()
-    write_raster(root / "masks" / "s2.tif", np.full((64, 64), 255, "uint8"))
     data = open_data(DataSettings(root=root))
-    calibrate(bundle, prepare_training(data, make_config(root)).val_loader, split="val", device=CPU)
+    loader = prepare_training(data, make_config(root)).val_loader
+    # A split that has none at the start is refused there.
+    write_raster(root / "masks" / "s2.tif", np.full((64, 64), 255, "uint8"))
+    calibrate(bundle, loader, split="val", device=CPU)
     card = read_card(bundle)
     assert (card.temperature, card.calibration) == (1, None)
     assert card.area_sample.counts(3).sum() == 0
