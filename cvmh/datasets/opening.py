@@ -25,7 +25,7 @@ def open_data(settings: DataSettings) -> SegmentationData:
     if settings.root is None:
         raise ConfigError(
             f"{known.title} is not downloaded for you: {known.get}, then give its folder with "
-            f"--data ROOT; ROOT holds {expected_files(known, settings.layout)}"
+            f"--data ROOT; ROOT holds {expected_files(known, settings.layout)}, see data/README.md"
         )
     data = open_known(
         known,

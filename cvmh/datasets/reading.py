@@ -103,7 +103,8 @@ def check_label(label: Raster, image: Raster, encoding: LabelEncoding) -> None:
     Raises:
         DataError: it has not.
     """
-    if label.num_bands not in encoding.band_counts or label.shape[1:] != (image.height, image.width):
+    size = (image.height, image.width)
+    if label.num_bands not in encoding.band_counts or label.shape[1:] != size:
         wanted = "one band" if encoding.num_bands == 1 else "three bands (red, green, blue)"
         raise DataError(
             f"label {label.path} must be {wanted} of {image.height} x {image.width} pixels like "

@@ -46,7 +46,7 @@ def read_lists(base: Path, layout: Layout) -> dict[str, str]:
     for split, file in layout.lists.items():
         path = base / file
         if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 if line.strip():
                     listed[plain(Path(line.strip()).name.removesuffix(".tif"))] = split
     return listed

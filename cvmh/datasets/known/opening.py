@@ -11,6 +11,7 @@ from cvmh.errors import ConfigError, DataError
 
 # So many names of missing images are told.
 NAMED = 3
+ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".gz")
 
 
 def open_known(
@@ -40,7 +41,10 @@ def open_known(
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"folder {root} {what}; {_needs(known, layout)}")
-    found = survey(known, root, layout=layout, splits=splits)
+    try:
+        found = survey(known, root, layout=layout, splits=splits)
+    except OSError as error:
+        raise DataError(f"{root} cannot be read ({error})") from error
     if found is None:
         raise DataError(f"{root} holds no {known.title}: {_seen(root)}; {_needs(known, layout)}")
     if found.missing and not partial:
@@ -80,19 +84,18 @@ def check_names(known: KnownSet, *, layout: str | None, splits: str | None) -> N
 
 
 def expected_files(known: KnownSet, layout: str | None = None) -> str:
-    """Return what a folder must hold, for people: image and label patterns of each layout."""
-    parts = []
-    for entry in known.layouts:
-        if layout in (None, entry.name):
-            label = (*entry.label, *entry.eroded)[0]
-            parts.append(f"{entry.image} with {label} ({entry.name})")
-    return "; or ".join(parts)
+    """Return what a folder must hold, for people: the patterns of one layout, and the others."""
+    shown = known.layouts[0] if layout is None else known.layout(layout)
+    label = (*shown.label, *shown.eroded)[0]
+    text = f"{shown.image} with {label} (layout {shown.name})"
+    others = [entry.name for entry in known.layouts if layout is None and entry is not shown]
+    return f"{text}, or is laid out as for {', '.join(others)}" if others else text
 
 
 def _needs(known: KnownSet, layout: str | None) -> str:
     return (
-        f"it must hold {expected_files(known, layout)}; {known.get}; "
-        "layouts are described in data/README.md"
+        f"it must be a folder that holds {expected_files(known, layout)}, see data/README.md; "
+        f"{known.get}"
     )
 
 
@@ -101,7 +104,8 @@ def _seen(root: Path) -> str:
     if not names:
         return "it is empty"
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"there are {', '.join(names[:NAMED])}{more}"
+    packed = "; unpack the archives" if any(name.endswith(ARCHIVES) for name in names) else ""
+    return f"there are {', '.join(names[:NAMED])}{more}{packed}"
 
 
 def _incomplete(found: Survey) -> str:

@@ -32,7 +32,8 @@ def test_without_a_folder_it_is_said_where_to_get_the_data_and_what_is_expected(
     message = message_of(lambda: open_data(DataSettings(dataset="loveda")), ConfigError)
     assert message.startswith("LoveDA is not downloaded for you: get Train.zip, Val.zip and Test")
     assert "zenodo.org/records/5706578" in message and "--data ROOT" in message
-    assert "{folder}/{part}/images_png/{tile}.png" in message and "(mmseg)" in message
+    assert "{folder}/{part}/images_png/{tile}.png" in message
+    assert message.endswith("or is laid out as for geoseg, mmseg, see data/README.md")
 
 
 def test_a_wrong_folder_is_told_with_what_was_looked_for_and_what_is_there(tmp_path):
@@ -41,12 +42,15 @@ def test_a_wrong_folder_is_told_with_what_was_looked_for_and_what_is_there(tmp_p
     message = message_of(lambda: open_("potsdam", tmp_path))
     assert message.startswith(f"{tmp_path} holds no ISPRS Potsdam: there are holiday/, notes.txt; ")
     assert "2_Ortho_RGB/top_potsdam_{tile}_RGB.tif" in message and "data/README.md" in message
+    (tmp_path / "4_Ortho_RGBIR.zip").touch()
+    assert "4_Ortho_RGBIR.zip, holiday/, notes.txt; unpack the archives; it must" in message_of(
+        lambda: open_("potsdam", tmp_path)
+    )
     empty = tmp_path / "holiday"
     assert "holds no LoveDA: it is empty" in message_of(lambda: open_("loveda", empty))
     missing = tmp_path / "nowhere"
-    assert message_of(lambda: open_("isaid", missing)).startswith(
-        f"folder {missing} does not exist; it must hold {{split}}/images/{{tile}}.png"
-    )
+    message = message_of(lambda: open_("isaid", missing))
+    assert message.startswith(f"folder {missing} does not exist; it must be a folder that holds {{")
     file = tmp_path / "notes.txt"
     assert "is a file, not a folder" in message_of(lambda: open_("isaid", file))
 
@@ -88,6 +92,21 @@ def test_a_list_file_names_what_is_missing(copy):
     (root / "val.txt").unlink()
     message = message_of(lambda: open_("openearthmap", root))
     assert "the list of split val, val.txt, is missing" in message
+
+
+def test_a_list_file_that_is_no_text_names_nothing(copy):
+    root = copy("openearthmap", "official")
+    (root / "train.txt").write_bytes(b"\xff\xfe aachen_10.tif")
+    assert "images of split train are missing" in message_of(lambda: open_("openearthmap", root))
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr("cvmh.datasets.known.opening.survey", refuse)
+    message = message_of(lambda: open_("gid15", tmp_path))
+    assert message == f"{tmp_path} cannot be read ([Errno 13] Permission denied: '{tmp_path}')"
 
 
 def test_a_label_that_is_missing_is_told(copy):
