@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from cvmh.classes import ClassTable
 from cvmh.metrics import Scores
-from cvmh.metrics.areas import AreaSample
 from cvmh.metrics.calibration import Calibration, Reliability
 from cvmh.page import Html, element, escaped, joined, write_page
+from cvmh.report.areas import SplitAreas
 from cvmh.report.run_folder import RunFolder
 from cvmh.report.sections.areas import area_section
 from cvmh.report.sections.classes import class_section
@@ -30,10 +30,10 @@ class Findings:
         classes: the class table.
         scores: one entry a protocol; the first is shown largest.
         reliability: of the evaluated pixels.
+        by_class: the same of the pixels that are predicted as each class.
         calibration: how the bundle's temperature was fitted.
         temperature: of the bundle.
-        area_sample: what areas are estimated from.
-        gsd: metres a pixel.
+        areas: of the labelled pixels, as mapped, estimated and labelled.
         worst: the worst windows.
         best: the best windows.
         run: the run that the bundle came from.
@@ -45,10 +45,10 @@ class Findings:
     classes: ClassTable
     scores: Sequence[Scores]
     reliability: Reliability | None = None
+    by_class: Sequence[Reliability] = ()
     calibration: Calibration | None = None
     temperature: float = 1.0
-    area_sample: AreaSample | None = None
-    gsd: float | None = None
+    areas: SplitAreas | None = None
     worst: Sequence[WindowPanels] = ()
     best: Sequence[WindowPanels] = ()
     run: RunFolder | None = None
@@ -115,14 +115,14 @@ def _reliability(findings: Findings) -> Html:
         split=findings.scores[0].split,
         calibration=findings.calibration,
         temperature=findings.temperature,
+        by_class=dict(zip(findings.classes.names, findings.by_class, strict=False)),
     )
 
 
 def _areas(findings: Findings) -> Html:
-    full = [entry for entry in findings.scores if entry.facts.labels == "full"]
-    if findings.area_sample is None or not full:
+    if findings.areas is None:
         return Html()
-    return area_section(full[0], findings.classes, findings.area_sample, gsd=findings.gsd)
+    return area_section(findings.areas, findings.classes)
 
 
 def _training(findings: Findings) -> Html:

@@ -20,6 +20,8 @@ from cvmh.metrics import (
 )
 from cvmh.metrics.areas import AreaSample
 from cvmh.metrics.calibration import Calibration, ReliabilityCounter
+from cvmh.models.bundle import BundleCard
+from cvmh.report.areas import estimate_split
 from cvmh.report.page import Findings, evaluation_page
 from cvmh.report.published_rows import find_published
 from cvmh.report.run_folder import RunFolder
@@ -95,8 +97,25 @@ def panels(seed):
     )
 
 
+def areas_of(classes, *, split="val", gsd=0.05, counts=None):
+    """Return the areas of the first scores by a sample of eight scenes."""
+    found = confusion(len(classes)) if counts is None else counts
+    sample = (
+        [confusion(len(classes), seed) for seed in range(8)] if counts is None else [counts] * 3
+    )
+    card = BundleCard(
+        model="cvmh_unet",
+        classes=classes,
+        band_names=("red",),
+        dtype="uint8",
+        mean=(0.0,),
+        std=(1.0,),
+        area_sample=AreaSample.of(np.stack(sample), split=split),
+    )
+    return estimate_split(score(found, classes, split="test"), card, gsd=gsd)
+
+
 def everything(classes=ISPRS, protocols=("full",), **changes):
-    counts = np.stack([confusion(len(classes), seed) for seed in range(8)])
     state = reliability()
     findings = Findings(
         title="cvmh_unet on potsdam, split test",
@@ -109,8 +128,7 @@ def everything(classes=ISPRS, protocols=("full",), **changes):
             split="val", nll_before=0.7, nll_after=0.6, before=state, after=state
         ),
         temperature=1.25,
-        area_sample=AreaSample.of(counts, split="val"),
-        gsd=0.05,
+        areas=areas_of(classes),
         worst=[panels(1), panels(2)],
         best=[panels(3)],
         run=RunFolder(
@@ -138,7 +156,7 @@ CASES = {
     ),
     "no reliability": everything(reliability=None, calibration=None),
     "only calibration": everything(reliability=None),
-    "no areas": everything(area_sample=None),
+    "no areas": everything(areas=None),
     "no run": everything(run=None),
     "no windows": everything(worst=(), best=()),
     "nothing labelled": Findings(
@@ -277,7 +295,7 @@ def test_areas_are_in_hectares_where_the_ground_is_known_and_in_pixels_elsewhere
     in_hectares = read_page(evaluation_page(everything()))
     assert f"{counts.sum(axis=0)[0] * 0.05**2 / 1e4:,.2f}" in in_hectares.text
     assert "mapped ha" in in_hectares.text
-    in_pixels = read_page(evaluation_page(everything(gsd=None)))
+    in_pixels = read_page(evaluation_page(everything(areas=areas_of(ISPRS, gsd=None))))
     assert "mapped pixels" in in_pixels.text and f"{counts.sum(axis=0)[0]:,}" in in_pixels.text
 
 
@@ -285,12 +303,11 @@ def test_areas_of_a_sample_like_the_mask_are_those_of_the_labels(read_page):
     """Where the sample is the split itself, estimated and labelled areas are one."""
     classes = table_of(["a", "b"])
     counts = np.array([[900, 100], [50, 450]])
-    sample = AreaSample.of(np.stack([counts, counts, counts]), split="test")
     findings = Findings(
         title="t",
         classes=classes,
         scores=[score(counts, classes, split="test")],
-        area_sample=sample,
+        areas=areas_of(classes, split="test", gsd=None, counts=counts),
     )
     page = read_page(evaluation_page(findings))
     # Class, mapped, estimated, interval (clusters that are alike have none), labelled.
@@ -305,6 +322,22 @@ def test_the_reliability_tells_what_the_temperature_did(pages):
     for row in (("val, before", "1.000"), ("val, after", "1.250"), ("test, evaluated", "1.250")):
         assert [*row, f"{100 * state.ece:.1f}"] in rows
     assert "softened the scores" in pages["everything"].text
+
+
+def test_each_predicted_class_has_its_own_confidence_and_accuracy(read_page):
+    counter = ReliabilityCounter(2)
+    labels, guess = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0])
+    counter.add(labels, guess, np.array([0.9, 0.5, 0.7, 0.6, 0.5]))
+    classes = table_of(["left", "right"])
+    findings = Findings(
+        title="t",
+        classes=classes,
+        scores=[score(count_confusion(labels, guess, 2), classes)],
+        reliability=counter.overall(),
+        by_class=counter.by_class(),
+    )
+    rows = [row[:3] for row in read_page(evaluation_page(findings)).rows]
+    assert ["left", "70.0", "50.0"] in rows and ["right", "60.0", "66.7"] in rows
 
 
 def test_the_same_findings_give_the_same_bytes():

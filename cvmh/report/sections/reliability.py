@@ -1,5 +1,7 @@
 """How far the network's confidence can be believed."""
 
+from collections.abc import Mapping
+
 from cvmh.metrics.calibration import Calibration, Reliability
 from cvmh.page import Html, element, figure, joined, section, table
 from cvmh.plots import reliability_diagram
@@ -7,7 +9,12 @@ from cvmh.report.numbers import decimal, percent
 
 
 def reliability_section(
-    found: Reliability | None, *, split: str, calibration: Calibration | None, temperature: float
+    found: Reliability | None,
+    *,
+    split: str,
+    calibration: Calibration | None,
+    temperature: float,
+    by_class: Mapping[str, Reliability],
 ) -> Html:
     """Return the reliability of the evaluated pixels, and what the temperature did.
 
@@ -16,6 +23,7 @@ def reliability_section(
         split: the evaluated split.
         calibration: how the temperature was fitted, if the bundle tells.
         temperature: of the bundle.
+        by_class: of the pixels that are predicted as each class, if they were counted.
     """
     parts: list[Html] = []
     if found is not None and found.pixels:
@@ -26,11 +34,36 @@ def reliability_section(
     head = ["split", "temperature", "ECE %", "largest gap %", "mean NLL"]
     caption = "Expected calibration error (ECE): lower is better"
     note = _note(calibration, temperature)
-    parts.append(element("div", table(head, rows, caption=caption), element("p", note)))
+    content = [table(head, rows, caption=caption), element("p", note)]
+    if by_class:
+        content.append(_class_table(by_class))
+    parts.append(element("div", *content))
     attributes = {"class": "beside"}
     return section(
         "Reliability", element("div", joined(parts), attributes=attributes), anchor="reliability"
     )
+
+
+def _class_table(by_class: Mapping[str, Reliability]) -> Html:
+    rows = [
+        [name, percent(_mean_confidence(state)), percent(_hit_share(state)), percent(state.ece)]
+        for name, state in by_class.items()
+    ]
+    head = ["predicted as", "mean confidence %", "right %", "ECE %"]
+    return table(head, rows, caption="The same of the pixels that are predicted as each class")
+
+
+def _mean_confidence(state: Reliability) -> float | None:
+    total = sum(
+        count * sure
+        for count, sure in zip(state.counts, state.confidence, strict=True)
+        if sure is not None
+    )
+    return total / state.pixels if state.pixels else None
+
+
+def _hit_share(state: Reliability) -> float | None:
+    return sum(state.hits) / state.pixels if state.pixels else None
 
 
 def _diagram(found: Reliability, *, name: str, where: str) -> Html:
