@@ -46,7 +46,7 @@ def _class_pair(scores: "Scores", name: str) -> str:
     row = scores.classes[name]
     if name not in scores.facts.left_out:
         return _pair(row.iou, row.f1)
-    return f"({_number(row.iou)}  {_number(row.f1)})".replace(" ", " ")
+    return f"({_pair(row.iou, row.f1)})"
 
 
 def _pair(one: float | None, other: float | None) -> str:
