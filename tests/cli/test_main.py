@@ -18,8 +18,6 @@ OPTIONS = {
     "data doctor": {"--html", "--json", "--layout", "--overwrite", "--strict"},
     "data list": {"--json"},
     "data prepare": {"--anyway", "--output", "--set", "-o"},
-    "data list": {"--json"},
-    "data prepare": {"--anyway", "--output", "--set", "-o"},
     "data split": {"--block", "--gap", "--overwrite", "--seed", "--test", "--val"},
     "data synth": {"--gsd", "--scenes", "--seed", "--size"},
     "demo": {"--out", "--overwrite", "--seed"},
