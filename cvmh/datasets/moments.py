@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from cvmh.errors import DataError
 
+# So many samples at a time, because these fit in a processor's cache.
+PART = 1 << 15
+
 
 class Moments:
     """Mean and deviation of a stream of pixels per band, in float64 (Chan's pairwise update)."""
@@ -19,15 +22,22 @@ class Moments:
     def add(self, values_CHW: NDArray[np.float32]) -> None:
         """Add pixels (bands, H, W); NaN samples do not count."""
         for band, values in enumerate(values_CHW):
-            found = values[~np.isnan(values)].astype(np.float64)
-            if not found.size:
-                continue
-            mean, total = found.mean(), self.count[band] + found.size
-            delta = mean - self.mean[band]
-            self.squares[band] += ((found - mean) ** 2).sum()
-            self.squares[band] += delta**2 * self.count[band] * found.size / total
-            self.mean[band] += delta * found.size / total
-            self.count[band] = total
+            flat = values.reshape(-1)
+            for start in range(0, len(flat), PART):
+                self._add(band, flat[start : start + PART])
+
+    def _add(self, band: int, values: NDArray[np.float32]) -> None:
+        missing = np.isnan(values)
+        found = (values[~missing] if missing.any() else values).astype(np.float64)
+        if not found.size:
+            return
+        mean, total = found.mean(), self.count[band] + found.size
+        delta = mean - self.mean[band]
+        found -= mean
+        self.squares[band] += found @ found
+        self.squares[band] += delta**2 * self.count[band] * found.size / total
+        self.mean[band] += delta * found.size / total
+        self.count[band] = total
 
     def result(self, folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and standard deviation; a constant band gets deviation 1.
