@@ -140,7 +140,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path, make_config, ca
 
 def test_nothing_is_made_when_the_data_are_wrong(tmp_path, make_config, make_data):
     root = make_data(splits=("train", "test"))
-    with pytest.raises(DataError, match=r"no image is in split 'val'; there are: test, train"):
+    with pytest.raises(DataError, match=r"no image is in split 'val' to validate on; there are: test, train"):
         train(make_config(root), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
