@@ -122,7 +122,9 @@ def _reliability(findings: Findings) -> Html:
 def _areas(findings: Findings) -> Html:
     if findings.areas is None:
         return Html()
-    return area_section(findings.areas, findings.classes)
+    # A split of another data set may have the same name.
+    is_same = findings.scores[0].facts.seen_in == "selection"
+    return area_section(findings.areas, findings.classes, is_same=is_same)
 
 
 def _training(findings: Findings) -> Html:

@@ -303,10 +303,11 @@ def test_areas_of_a_sample_like_the_mask_are_those_of_the_labels(read_page):
     """Where the sample is the split itself, estimated and labelled areas are one."""
     classes = table_of(["a", "b"])
     counts = np.array([[900, 100], [50, 450]])
+    facts = Facts(seen_in="selection", seen="1 of 1 images: a")
     findings = Findings(
         title="t",
         classes=classes,
-        scores=[score(counts, classes, split="test")],
+        scores=[score(counts, classes, split="test", facts=facts)],
         areas=areas_of(classes, split="test", gsd=None, counts=counts),
     )
     page = read_page(evaluation_page(findings))
@@ -314,6 +315,9 @@ def test_areas_of_a_sample_like_the_mask_are_those_of_the_labels(read_page):
     rows = [row[:5] for row in page.rows]
     assert ["a", "950", "1,000", "-", "1,000"] in rows
     assert "cannot but agree" in page.text
+    (unseen,) = scores_of(classes)
+    others = read_page(evaluation_page(dataclasses.replace(findings, scores=[unseen])))
+    assert "cannot but agree" not in others.text
 
 
 def test_the_reliability_tells_what_the_temperature_did(pages):

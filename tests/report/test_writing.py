@@ -76,7 +76,7 @@ def test_the_page_holds_what_the_scores_say_and_what_was_seen(folder, read_page,
             figures = [f"{100 * row[key]:.1f}" for key in ("iou", "f1", "precision", "recall")]
             assert any(cells[0].startswith(name) and cells[1:5] == figures for cells in page.rows)
     assert "cvmh evaluate --x" in page.text and "2026-01-02 12:00 UTC" in page.text
-    assert str(bundle.path) in page.text and "test, 1 images" in page.text
+    assert str(bundle.path) in page.text and "test (1 image)" in page.text
     assert {a["id"] for a in page.of("section")} >= {"windows", "reliability", "training"}
     assert [image["alt"][:5] for image in page.of("img")] == ["image", "label", "predi", "error"]
     # The settings of the run, word by word.

@@ -14,8 +14,14 @@ from cvmh.report.numbers import decimal, percent
 HECTARE = 10_000
 
 
-def area_section(areas: SplitAreas, classes: ClassTable) -> Html:
-    """Return the areas that a bundle's sample lets expect, beside those that are labelled."""
+def area_section(areas: SplitAreas, classes: ClassTable, *, is_same: bool) -> Html:
+    """Return the areas that a bundle's sample lets expect, beside those that are labelled.
+
+    Args:
+        areas: of a split.
+        classes: for the colours.
+        is_same: whether the sample is of the images that are scored.
+    """
     factor, unit = (1 / HECTARE, "ha") if areas.unit == "m2" else (1.0, areas.unit)
     rows = [
         _scaled(found, areas.labelled[name], factor)
@@ -26,7 +32,7 @@ def area_section(areas: SplitAreas, classes: ClassTable) -> Html:
         f"{areas.extent}; the labelled areas of split {areas.split} show whether the intervals "
         "hold."
     )
-    if areas.sample_split == areas.split:
+    if is_same:
         text += " It is the same split here, so estimates and labels cannot but agree."
     notes = (element("p", note, attributes={"class": "quiet"}) for note in areas.estimates.notes)
     return section(

@@ -8,8 +8,8 @@ from cvmh.page import Html, element, escaped, figure, folded, joined, section, s
 from cvmh.plots import ClassBar, class_bars
 from cvmh.report.numbers import percent
 
-# More classes or longer names than these have their names written upwards.
-FEW, SHORT = 6, 11
+# Names that have more letters in all are written upwards.
+MOST_LETTERS = 60
 # A matrix of more classes is too large for a page; the most frequent mistakes are told instead.
 MOST_CLASSES, MOST_MISTAKES = 32, 40
 # From this share on, a cell is so dark that its text must be light.
@@ -87,7 +87,7 @@ def confusion_table(scores: Scores, classes: ClassTable) -> Html:
         )
     ]
     caption = "Rows are labels, columns predictions: percent of the labelled pixels of the row"
-    is_wide = len(names) > FEW or max(map(len, names)) > SHORT
+    is_wide = sum(map(len, names)) > MOST_LETTERS
     head = ["label \\ predicted", *(element("span", name) for name in names)]
     return table(head, rows, caption=caption, kind="heat upward" if is_wide else "heat")
 
