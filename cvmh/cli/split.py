@@ -69,17 +69,17 @@ def split(
 
 
 def _tell_split(plan: "SplitPlan") -> None:
-    names = sorted(set(plan.splits), key=["train", "val", "test", "unused"].index)
+    kind = "blocks" if plan.is_cut else "images"
+    names = [name for name in ("train", "val", "test") if name in plan.splits]
     found = [plan.class_pixels(name) for name in names]
     totals = [sum(counts) for counts in zip(*found, strict=True)]
     for name, counts in zip(names, found, strict=True):
-        number = plan.splits.count(name)
-        kind = "blocks" if plan.is_cut else "images"
-        click.echo(f"{name:<6} {number:>6} {kind}, {counts.sum() / sum(totals):.1%} of the labels")
-        missing = [
-            entry
-            for entry, count, total in zip(plan.class_names, counts, totals, strict=True)
-            if total and not count
-        ]
-        if missing and name != "unused":
+        share = counts.sum() / sum(totals)
+        click.echo(f"{name:<6} {plan.splits.count(name):>6} {kind}, {share:.1%} of the labels")
+        both = zip(plan.class_names, counts, totals, strict=True)
+        missing = [entry for entry, count, total in both if total and not count]
+        if missing:
             click.echo(f"       without {', '.join(missing)}")
+    unused = plan.splits.count("unused")
+    if unused:
+        click.echo(f"unused {unused:>6} {kind}, which lie between splits")

@@ -1,22 +1,24 @@
 """Planning a split by area: pieces, groups of them that stay together, and a split for each."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cvmh.datasets.blocks.balance import assign
 from cvmh.datasets.blocks.groups import alike_pairs, connect, grid_pairs, near_pairs
-from cvmh.datasets.blocks.pieces import Piece, cut, list_pieces, narrowed
+from cvmh.datasets.blocks.parting import keep_apart, leave_out_neighbours
+from cvmh.datasets.blocks.pieces import Piece, cut, list_pieces
 from cvmh.datasets.doctor.facts import Examination
-from cvmh.datasets.doctor.structure import UNUSED
 from cvmh.errors import ConfigError, DataError
-from cvmh.geo.tiling import Window
 
 # Blocks of one scene keep at least a tile between splits, if nothing else is said.
 TILE = 256
 # A block between others loses the gap on both sides, and must still be larger than it.
 LEAST_GAPS = 4
+# Shares are aimed at anew so often, until so close; so much at most is not trained on.
+ROUNDS, CLOSE, MOST_ASKED = 6, 0.02, 0.9
 # An image this much larger than a block is cut.
 CUT_FROM = 1.5
 
@@ -25,7 +27,7 @@ CUT_FROM = 1.5
 class SplitPlan:
     """Which split each piece of a data set goes to.
 
-    ``splits`` has one name a piece, :data:`UNUSED` for those that lie between splits; ``gap`` is
+    ``splits`` has one name a piece, ``unused`` for those that lie between splits; ``gap`` is
     how far splits are apart, in metres if ``in_metres``, else in pixels.
     """
 
@@ -68,7 +70,7 @@ def plan_split(
 
     Args:
         examination: what a survey of the data set found.
-        val: the share of the labelled pixels to validate on.
+        val: the share to validate on, of the labelled pixels that are used.
         test: the share to test on.
         block: the side of a block, in metres, or in pixels without a georeference.
         gap: how far splits are apart at least, in the same unit; default nothing, and
@@ -93,27 +95,65 @@ def plan_split(
     number = int(groups.max()) + 1
     if number < len(shares):
         raise DataError(_too_few(number, len(shares), block=block, in_metres=in_metres))
-    amounts = np.zeros((number, len(examination.classes)), dtype=np.int64)
-    np.add.at(amounts, groups, np.array([piece.class_pixels for piece in pieces]))
-    chosen = assign(amounts, list(shares.values()), seed=seed)[groups]
-    names = [list(shares)[split] for split in chosen.tolist()]
-    if is_scenes:
-        pieces = _kept_apart(pieces, names, gap, examination)
-    if block is not None:
-        names = _without_neighbours(pieces, names, gap)
     plan = SplitPlan(
         pieces=tuple(pieces),
-        splits=tuple(names),
+        splits=(),
         num_groups=number,
         gap=gap,
         in_metres=in_metres,
         class_names=tuple(examination.classes.names),
     )
+    if block is None:
+        return _checked(replace(plan, splits=_assign(plan, groups, shares, seed)), shares)
+    return _checked(_part(plan, groups, shares, seed, examination), shares)
+
+
+def _assign(
+    plan: SplitPlan, groups: NDArray[np.int64], shares: Mapping[str, float], seed: int
+) -> tuple[str, ...]:
+    amounts = np.zeros((plan.num_groups, len(plan.class_names)), dtype=np.int64)
+    np.add.at(amounts, groups, np.array([piece.class_pixels for piece in plan.pieces]))
+    chosen = assign(amounts, list(shares.values()), seed=seed)[groups]
+    return tuple(list(shares)[split] for split in chosen.tolist())
+
+
+def _part(
+    whole: SplitPlan,
+    groups: NDArray[np.int64],
+    shares: Mapping[str, float],
+    seed: int,
+    examination: Examination,
+) -> SplitPlan:
+    """Assign blocks and leave out what lies between splits, so that the shares come out right."""
+    best, nearest, goal = whole, np.inf, dict(shares)
+    for _ in range(ROUNDS):
+        names = _assign(whole, groups, goal, seed)
+        pieces = keep_apart(list(whole.pieces), names, whole.gap, examination)
+        splits = leave_out_neighbours(pieces, names, whole.gap)
+        plan = replace(whole, pieces=tuple(pieces), splits=tuple(splits))
+        pixels = {split: int(plan.class_pixels(split).sum()) for split in shares}
+        found = {split: count / max(1, sum(pixels.values())) for split, count in pixels.items()}
+        away = max(abs(found[split] - share) for split, share in shares.items())
+        if away + (not all(found.values())) < nearest:
+            best, nearest = plan, away + (not all(found.values()))
+        # What is lost between splits is asked for beforehand.
+        others = {
+            split: goal[split] * min(2.0, max(0.5, share / max(found[split], 1e-9)))
+            for split, share in shares.items()
+            if split != "train"
+        }
+        if away < CLOSE or sum(others.values()) > MOST_ASKED:
+            break
+        goal = {"train": 1 - sum(others.values()), **others}
+    return best
+
+
+def _checked(plan: SplitPlan, shares: Mapping[str, float]) -> SplitPlan:
     for split in shares:
         if not plan.class_pixels(split).any():
             raise DataError(
                 f"split '{split}' would have no labelled pixel, for too little lies farther than "
-                f"{gap:g} from the others; take a smaller --gap, another --block or another share"
+                f"{plan.gap:g} from the others; take a smaller --gap, another --block or share"
             )
     return plan
 
@@ -179,52 +219,6 @@ def _group(
         return np.arange(len(pieces))
     near = near_pairs(pieces, gap) if block is None else grid_pairs(pieces, block)
     return connect(len(pieces), [*near, *sorted(alike)])
-
-
-def _kept_apart(
-    pieces: list[Piece], names: list[str], gap: float, examination: Examination
-) -> list[Piece]:
-    """Return the pieces, those that are not trained on narrowed where another split is near."""
-    near: dict[int, list[int]] = {}
-    for one, other in near_pairs(pieces, gap):
-        if pieces[one].facts is pieces[other].facts and names[one] != names[other]:
-            near.setdefault(one, []).append(other)
-            near.setdefault(other, []).append(one)
-    narrow = []
-    for number, piece in enumerate(pieces):
-        if names[number] == "train" or number not in near or piece.window is None:
-            narrow.append(piece)
-            continue
-        others = [w for n in near[number] if (w := pieces[n].window) is not None]
-        narrow.append(_narrow(piece, piece.window, others, gap, examination))
-    return narrow
-
-
-def _narrow(
-    piece: Piece, window: Window, others: list[Window], gap: float, examination: Examination
-) -> Piece:
-    pixels = int(np.ceil(gap / piece.unit))
-    top, left = window.row, window.column
-    bottom, right = top + window.height, left + window.width
-    above = any(other.row + other.height <= top for other in others)
-    below = any(other.row >= bottom for other in others)
-    before = any(other.column + other.width <= left for other in others)
-    after = any(other.column >= right for other in others)
-    first_row, end_row = top + pixels * above, bottom - pixels * below
-    first_column, end_column = left + pixels * before, right - pixels * after
-    shown = Window(first_row, first_column, end_row - first_row, end_column - first_column)
-    return piece if min(shown.height, shown.width) < 1 else narrowed(piece, shown, examination)
-
-
-def _without_neighbours(pieces: list[Piece], names: list[str], gap: float) -> list[str]:
-    """Return the splits, with :data:`UNUSED` for pieces too near to another split."""
-    left = list(names)
-    # Training gives way to the others, validation to the test.
-    order = {"train": 0, "val": 1, "test": 2}
-    for one, other in near_pairs(pieces, gap):
-        if UNUSED not in (left[one], left[other]) and left[one] != left[other]:
-            left[min((one, other), key=lambda number: order[names[number]])] = UNUSED
-    return left
 
 
 def _too_few(number: int, wanted: int, *, block: float | None, in_metres: bool) -> str:

@@ -73,6 +73,12 @@ def test_blocks_of_different_splits_are_as_far_apart_as_asked(scene):
                 assert max(a[0] - b[2], b[0] - a[2]) >= 0 or max(a[1] - b[3], b[1] - a[3]) >= 0
 
 
+def test_shares_count_what_is_left_of_the_blocks(scene):
+    plan = plan_split(survey(open_unsplit(scene)), block=70, gap=10, val=0.3)
+    pixels = {split: plan.class_pixels(split).sum() for split in ("train", "val")}
+    assert pixels["val"] / sum(pixels.values()) == pytest.approx(0.3, abs=0.05)
+
+
 def test_blocks_show_what_their_scene_does(scene):
     splits = split(scene, block=100, gap=10)
     data = open_folder(scene)
