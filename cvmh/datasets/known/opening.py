@@ -113,9 +113,18 @@ def _incomplete(found: Survey) -> str:
     hint = f"; {found.known.hint}" if found.known.hint else ""
     return (
         f"{found.known.title} in {found.base} (layout {found.layout.name}, splits {found.splits}) "
-        f"is not complete: {parts}{hint}; fetch the rest ({found.known.get}), or take what is "
-        "there with data.partial=true"
+        f"is not complete: {parts}{hint}; fetch the rest ({found.known.get}), {_another(found)}or "
+        "take what is there with data.partial=true"
     )
+
+
+def _another(found: Survey) -> str:
+    """Return the advice to follow a split table that needs no more than what is there, if any."""
+    for name in found.layout.splits:
+        other = survey(found.known, found.base, layout=found.layout.name, splits=name)
+        if other is not None and not other.missing:
+            return f"follow another published split with data.splits={name}, "
+    return ""
 
 
 def _told(entry: Missing) -> str:

@@ -76,6 +76,16 @@ def test_a_half_downloaded_set_is_told_with_the_first_names(copy):
     assert (len(data.images), len(data.of_split("test"))) == (33, 10)
 
 
+def test_a_published_split_that_needs_no_more_is_proposed(copy):
+    root = copy("vaihingen", "torchgeo")
+    for area in "2 4 6 8 10 12 14 16 20 22 24 27 29 31 33 35 38".split():
+        (root / f"top_mosaic_09cm_area{area}.tif").unlink()
+    message = message_of(lambda: open_("vaihingen", root))
+    assert "labels of 17 of 17 images of split test are missing (10, 12, 14, ...)" in message
+    assert "follow another published split with data.splits=ssrs, or take what is" in message
+    assert len(open_("vaihingen", root, splits="ssrs").images) == 16
+
+
 def test_where_only_numbers_are_published_too_few_images_are_counted(fake_set):
     message = message_of(lambda: open_("uavid", fake_set("uavid", "official")))
     assert "196 of 200 images of split train are missing; 68 of 70 images of split val" in message
