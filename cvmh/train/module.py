@@ -16,7 +16,7 @@ from cvmh.errors import TrainingError
 from cvmh.metrics import Scores, score
 from cvmh.train.ema import averaged
 from cvmh.train.losses import SegmentationLoss
-from cvmh.train.optimiser import make_optimiser
+from cvmh.train.optimiser import decayed_names, make_optimiser
 from cvmh.train.schedule import learning_rate, momentum
 from cvmh.train.sync_norm import share_statistics
 
@@ -46,6 +46,7 @@ class SegmentationModule(lightning.LightningModule):
         super().__init__()
         self.fused = fused
         self.network = network
+        self._decayed = decayed_names(network)
         self.average = averaged(network, settings.ema) if settings.ema else None
         if settings.compile:
             # In place, so that the names of the weights stay.
@@ -69,7 +70,7 @@ class SegmentationModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW."""
-        return make_optimiser(self.network, self.settings, fused=self.fused)
+        return make_optimiser(self.network, self.settings, fused=self.fused, decayed=self._decayed)
 
     def on_train_epoch_start(self) -> None:
         """Seed torch by the epoch, so that a resumed run draws the same numbers."""

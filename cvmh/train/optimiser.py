@@ -1,7 +1,7 @@
 """AdamW over groups of parameters: what decays, and how fast each stage of an encoder learns."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import torch
 from torch import nn
@@ -10,12 +10,18 @@ from cvmh.config import TrainSettings
 
 # Parameters that weight decay would harm: those that are no matrices, and the SSM's own.
 NO_DECAY_NAMES = ("A_log", "D", "dt_bias")
+# What FSDP puts into the names of parts that it wraps.
+SHARDED = "_fsdp_wrapped_module."
 # What comes before the head, under the names of our networks and of smp's.
 ENCODER_PARTS = ("stem", "encoder", "merge")
 
 
 def make_optimiser(
-    network: nn.Module, settings: TrainSettings, *, fused: bool = False
+    network: nn.Module,
+    settings: TrainSettings,
+    *,
+    fused: bool = False,
+    decayed: Set[str] | None = None,
 ) -> torch.optim.AdamW:
     """Return AdamW whose groups carry ``factor``, by which the schedule's rate is multiplied.
 
@@ -23,12 +29,22 @@ def make_optimiser(
     ``encoder_rate``; with ``layer_decay`` below 1 it falls by that factor per stage from the
     deepest stage to the stem, as BEiT's fine-tuning does per layer (Bao et al. 2021).
     Parameters that need no gradient are left out.
+
+    Args:
+        network: its parameters are grouped.
+        settings: rates and weight decay.
+        fused: update all parameters in one pass.
+        decayed: the names of :func:`decayed_names`, where processes share the weights by now and
+            hold pieces that have no shape.
     """
     factor_of = _factors(network, settings)
+    if decayed is None:
+        decayed = decayed_names(network)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
+    for wrapped, parameter in network.named_parameters():
+        name = wrapped.replace(SHARDED, "")
         if parameter.requires_grad:
-            groups.setdefault((factor_of(name), is_decayed(name, parameter)), []).append(parameter)
+            groups.setdefault((factor_of(name), name in decayed), []).append(parameter)
     return torch.optim.AdamW(
         [
             {
@@ -42,6 +58,11 @@ def make_optimiser(
         betas=(0.9, settings.beta2),
         fused=fused,
     )
+
+
+def decayed_names(network: nn.Module) -> set[str]:
+    """Return the names of the parameters that weight decay does good."""
+    return {name for name, value in network.named_parameters() if is_decayed(name, value)}
 
 
 def is_decayed(name: str, parameter: nn.Parameter) -> bool:
@@ -64,7 +85,7 @@ def stage_of(name: str) -> int | None:
 
 
 def _factors(network: nn.Module, settings: TrainSettings) -> Callable[[str], float]:
-    names = [name for name, _ in network.named_parameters()]
+    names = [name.replace(SHARDED, "") for name, _ in network.named_parameters()]
     deepest = max((stage_of(name) or 0 for name in names), default=0)
 
     def factor(name: str) -> float:
