@@ -11,11 +11,12 @@ from cvmh.datasets.doctor.damage import find_damaged, find_empty_images, find_em
 from cvmh.datasets.doctor.facts import Examination
 from cvmh.datasets.doctor.finding import Finding, sort_findings
 from cvmh.datasets.doctor.ground import find_overlaps
+from cvmh.datasets.doctor.pictures import find_pictures
 from cvmh.datasets.doctor.shares import find_class_shares
 from cvmh.datasets.doctor.spectra import find_band_kinds, find_band_values, find_odd_scales
 from cvmh.datasets.doctor.structure import UNUSED, look_at_folder
 from cvmh.datasets.doctor.survey import survey
-from cvmh.datasets.doctor.values import find_pictures, find_shifted_ids, find_unknown_values
+from cvmh.datasets.doctor.values import find_shifted_ids, find_unknown_values
 from cvmh.datasets.labelled import SegmentationData
 from cvmh.datasets.opening import FOLDER, open_data
 from cvmh.errors import ConfigError, DataError

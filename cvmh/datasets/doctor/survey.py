@@ -56,8 +56,7 @@ def survey(data: SegmentationData, *, progress: Progress = silent) -> Examinatio
 
 def is_picture(label: RasterFacts, encoding: LabelEncoding) -> bool:
     """True if a label has not the bands of its encoding, such as a picture in place of ids."""
-    wanted = (1,) if encoding.num_bands == 1 else (3, 4)
-    return label.num_bands not in wanted
+    return label.num_bands not in encoding.band_counts
 
 
 def _read_headers(entry: LabelledImage) -> ImageFacts:

@@ -1,28 +1,20 @@
-"""Label values that stand for no class: strange colours, ids counted from 1, pictures for ids."""
+"""Label values that stand for no class: strange colours, ids counted from 1."""
 
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cvmh.classes import NODATA_ID, ClassTable
-from cvmh.datasets.doctor.facts import Examination, RasterFacts
+from cvmh.classes import NODATA_ID
+from cvmh.datasets.doctor.facts import Examination
 from cvmh.datasets.doctor.finding import Finding, Place, counted, places_of
-from cvmh.datasets.doctor.survey import NOT_A_NUMBER, is_picture
+from cvmh.datasets.doctor.survey import NOT_A_NUMBER
 from cvmh.datasets.labelled import Colour
-from cvmh.errors import CvmhError
-from cvmh.geo.raster import Raster
 
 # More values than this are told of together: the labels were blurred or compressed with loss.
 MOST_VALUES = 12
 # A colour belongs to a class if it is so near (of 442 at most), and the next class is farther.
 NEAREST, CLEARER = 100.0, 0.7
-LOSSY = (".jpg", ".jpeg")
-# Pictures are judged by so many of them, and so many pixels a side.
-LABELS, SAMPLE = 32, 512
 # What reducing zero twice leaves in uint8: 0 -> 255 -> 254.
 TWICE_REDUCED = 254
 
@@ -77,40 +69,6 @@ def find_shifted_ids(examination: Examination) -> Iterator[Finding]:
             counts={"pixels": pixels[last], "zeros": zeros, "files": len(labels)},
         )
     yield from _reduced_twice(examination, pixels, files, firsts)
-
-
-def find_pictures(examination: Examination) -> Iterator[Finding]:
-    """Name labels that have other bands than their encoding, and labels stored with loss."""
-    wrong = [
-        facts.label
-        for facts in examination.images
-        if facts.label is not None and is_picture(facts.label, examination.data.encoding)
-    ]
-    if wrong:
-        wanted = "one band of class ids"
-        if examination.data.encoding.colours is not None:
-            wanted = "three bands in the colours of the classes"
-        yield Finding(
-            code="label-bands",
-            severity="error",
-            what=(
-                f"{counted(len(wrong), 'label')} with {wrong[0].num_bands} bands where "
-                f"{wanted} is expected"
-            ),
-            fix=_describe_pictures(wrong, examination),
-            places=places_of([label.path for label in wrong]),
-            counts={"files": len(wrong)},
-        )
-    lossy = [f.entry.label for f in examination.images if f.entry.label.suffix.lower() in LOSSY]
-    if lossy:
-        yield Finding(
-            code="lossy-label",
-            severity="warning",
-            what=f"{counted(len(lossy), 'label')} in JPEG, whose compression changes values",
-            fix="write the labels as PNG or GeoTIFF from their source",
-            places=places_of(lossy),
-            counts={"files": len(lossy)},
-        )
 
 
 def _gather(
@@ -235,43 +193,3 @@ def nearest_class(rgb: Colour, colours: Mapping[Colour, int]) -> Colour | None:
     others = [far for colour, far in distances.items() if colours[colour] != colours[nearest]]
     is_clear = distances[nearest] <= min([NEAREST, *(CLEARER * far for far in others)])
     return nearest if is_clear else None
-
-
-def _describe_pictures(labels: list[RasterFacts], examination: Examination) -> str:
-    """Say what labels of three bands are, judged by a sample of their pixels."""
-    plain = "write one band of class ids, 255 where a pixel does not count"
-    if examination.data.encoding.colours is not None:
-        return "write the labels in the colours of the classes, or say that they hold ids"
-    samples = [sample for label in labels[:LABELS] if (sample := _sample(label)) is not None]
-    if not samples:
-        return plain
-    if all(np.array_equal(band, pixels[0]) for pixels in samples for band in pixels):
-        values = np.unique(np.concatenate([np.unique(pixels[0]) for pixels in samples]))
-        if len(values) > len(examination.classes):
-            return (
-                f"they are grey pictures of {len(values)} values, {values[0]}..{values[-1]}, with "
-                f"soft edges: put each pixel to its nearest class, then {plain}"
-            )
-        held = ", ".join(map(str, values.tolist()))
-        return f"all bands are alike and hold {held}: {plain}"
-    share = float(np.mean([_share_in_colours(pixels, examination.classes) for pixels in samples]))
-    if share > 0.5:
-        return f"{share:.0%} of the pixels have a class's colour in classes.json: {plain}"
-    return plain
-
-
-def _sample(label: RasterFacts) -> NDArray[np.generic] | None:
-    try:
-        with Raster(label.path) as raster:
-            return raster.read_small(range(1, min(3, raster.num_bands) + 1), most=SAMPLE)
-    except CvmhError:
-        # Told of by the check of damaged files.
-        return None
-
-
-def _share_in_colours(pixels: NDArray[np.generic], classes: ClassTable) -> float:
-    if len(pixels) < 3:
-        return 0.0
-    flat = pixels[:3].reshape(3, -1).T.astype(int)
-    known = np.array(classes.colours)
-    return float((flat[:, None] == known).all(axis=2).any(axis=1).mean())
