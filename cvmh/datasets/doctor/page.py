@@ -10,7 +10,7 @@ from cvmh.classes import NODATA_ID
 from cvmh.datasets.doctor.examine import Diagnosis
 from cvmh.datasets.doctor.facts import Examination, ImageFacts
 from cvmh.datasets.doctor.finding import SEVERITIES, Finding, Place, counted, relative
-from cvmh.datasets.doctor.survey import is_picture
+from cvmh.datasets.doctor.label_pixels import is_picture
 from cvmh.datasets.doctor.text import band_rows, headline, verdict
 from cvmh.errors import CvmhError
 from cvmh.geo.raster import Raster

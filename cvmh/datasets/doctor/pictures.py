@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cvmh.classes import ClassTable
 from cvmh.datasets.doctor.facts import Examination, RasterFacts
 from cvmh.datasets.doctor.finding import Finding, counted, places_of
-from cvmh.datasets.doctor.survey import is_picture
+from cvmh.datasets.doctor.label_pixels import is_picture
 from cvmh.errors import CvmhError
 from cvmh.geo.raster import Raster
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from cvmh.classes import NODATA_ID
 from cvmh.datasets.doctor.facts import Examination
 from cvmh.datasets.doctor.finding import Finding, Place, counted, places_of
-from cvmh.datasets.doctor.survey import NOT_A_NUMBER
+from cvmh.datasets.doctor.label_pixels import NOT_A_NUMBER
 from cvmh.datasets.labelled import Colour
 
 # More values than this are told of together: the labels were blurred or compressed with loss.
