@@ -3,6 +3,8 @@
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +143,7 @@ def _run(config: "RunConfig", out: Path, *, resume: bool) -> None:
     elif count_wanted(config.train) == 1 or is_started(config.train):
         _train(config, out, resume=resume)
     else:
-        with shown("auto") as progress:
+        with shown("auto") as progress, _hushed():
             check(config, out, resume=resume, progress=progress)
         words = sys.argv[1:]
         if not any(word.partition("=")[0] == "--out" for word in words):
@@ -150,15 +152,25 @@ def _run(config: "RunConfig", out: Path, *, resume: bool) -> None:
         run_processes(words, config.train, out=out)
 
 
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Leave it to the first process of a run to tell what the package says."""
+    logger = logging.getLogger("cvmh")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _train(config: "RunConfig", out: Path, *, resume: bool) -> None:
     from cvmh.train import train
     from cvmh.train.devices import find_devices
 
     is_first = find_devices(config.train).is_first
-    if not is_first:
-        # One process speaks for all.
-        logging.getLogger("cvmh").setLevel(logging.ERROR)
-    with shown("auto" if is_first else "off") as progress:
+    hushed = nullcontext() if is_first else _hushed()
+    with hushed, shown("auto" if is_first else "off") as progress:
         result = train(
             config,
             out,

@@ -67,7 +67,8 @@ def run_processes(arguments: Sequence[str], settings: TrainSettings, *, out: Pat
     """
     with tempfile.TemporaryDirectory(prefix="cvmh-") as messages:
         ranks = range(settings.devices)
-        processes = [_start(arguments, rank, settings, messages) for rank in ranks]
+        shared = {**_shared_environment(settings), WATCHED: messages}
+        processes = [_start(arguments, {**shared, "LOCAL_RANK": str(rank)}) for rank in ranks]
         try:
             while not all(process.poll() == 0 for process in processes):
                 if any(process.poll() for process in processes):
@@ -77,18 +78,21 @@ def run_processes(arguments: Sequence[str], settings: TrainSettings, *, out: Pat
             _end(processes)
 
 
-def _start(
-    arguments: Sequence[str], rank: int, settings: TrainSettings, messages: str
-) -> subprocess.Popen[bytes]:
-    place = {"LOCAL_RANK": str(rank), WATCHED: messages}
-    if settings.nodes == 1:
-        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        os.environ.setdefault("MASTER_PORT", str(_free_port()))
+def _shared_environment(settings: TrainSettings) -> dict[str, str]:
+    """Return the variables that the processes of this machine have in common."""
     # Else each would start as many threads as there are cores.
     threads = max(1, (os.cpu_count() or 1) // settings.devices)
+    variables = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    if settings.nodes == 1:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        variables = {**meeting, **variables}
+    return variables
+
+
+def _start(arguments: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*COMMAND, *arguments],
-        env={"OMP_NUM_THREADS": str(threads), **os.environ, **place},
+        env=environment,
         # A pipe that nobody writes to: its end tells that this process is gone.
         stdin=subprocess.PIPE,
         # Interrupts from the terminal come here alone, and are handed on once.
@@ -144,7 +148,10 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
     running = [process for process in processes if process.poll() is None]
     try:
         for process in running:
-            process.send_signal(signal.SIGINT)
+            if sys.platform == "win32":
+                process.terminate()
+            else:
+                process.send_signal(signal.SIGINT)
         deadline = time.monotonic() + END
         while time.monotonic() < deadline and any(process.poll() is None for process in running):
             time.sleep(LOOK)
