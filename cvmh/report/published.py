@@ -43,7 +43,11 @@ class Published:
 
 
 def compare(row: Published, scores: Sequence[Scores]) -> str:
-    """Return "yes" if a published row can be compared with one of some scores, or why not."""
+    """Say whether a published row can be compared with one of some scores.
+
+    Returns:
+        "yes", or "no" or "perhaps" with the reason.
+    """
     alike = [entry for entry in scores if entry.protocol == row.protocol]
     if row.protocol is None:
         return "no: its protocol is not known"
@@ -59,4 +63,9 @@ def _obstacle(row: Published, scores: Scores) -> str:
         return f"no: this bundle saw the split in {scores.facts.seen_in}"
     if row.tta is not None and row.tta != scores.facts.tta:
         return f"no: it is {'with' if row.tta else 'without'} test-time augmentation"
+    trained_on = scores.facts.trained_on
+    if not trained_on:
+        return "perhaps: it is not known what this bundle was trained on"
+    if trained_on.split()[0] != scores.facts.splits:
+        return f"perhaps: this bundle was trained on {trained_on}"
     return ""

@@ -106,7 +106,8 @@ def _findings(
     card, data = bundle.card, evaluation.data
     shown = bands or data.bands_named(card.band_names)
     splits = ", ".join(dict.fromkeys(entry.split for entry in evaluation.scores))
-    name = data.name if data.layout != "folder" else data.root.name or data.name
+    is_own = data.layout == "folder"
+    name = (data.root.name if is_own else data.name) or data.name
     about = {
         "bundle": str(bundle.path or ""),
         "network": card.model,
@@ -120,7 +121,8 @@ def _findings(
     return Findings(
         title=f"{card.model} on {name}, split {splits}",
         about=about,
-        dataset=data.name,
+        # A folder of one's own may bear the name of a known set.
+        dataset="" if is_own else data.name,
         classes=data.classes,
         scores=evaluation.scores,
         reliability=seen.reliability.found,

@@ -67,6 +67,8 @@ def scores_of(classes, protocols=("full",), *, split="test", seed=0):
                 left_out=("clutter",) if name in ("geoseg", "ssrs", "cvmh-paper") else (),
                 labels="full" if name in ("full", "cvmh-paper") else "eroded",
                 tta=name == "geoseg",
+                splits=name,
+                trained_on=f"{name} train",
                 is_stitched=True,
                 note=f"note of {name}",
                 source=PROTOCOLS[name].source,
@@ -290,11 +292,12 @@ def test_windows_show_four_pictures_each_and_what_is_wrong(pages):
     assert f"{100 * wrong:.1f} % wrong" in page.text
 
 
-def test_areas_are_in_hectares_where_the_ground_is_known_and_in_pixels_elsewhere(read_page):
+def test_areas_are_in_a_fitting_unit_where_the_ground_is_known_and_in_pixels_elsewhere(read_page):
     counts = np.array(CASES["everything"].scores[0].confusion)
-    in_hectares = read_page(evaluation_page(everything()))
-    assert f"{counts.sum(axis=0)[0] * 0.05**2 / 1e4:,.2f}" in in_hectares.text
-    assert "mapped ha" in in_hectares.text
+    for gsd, unit, size in ((0.05, "m\u00b2", 1), (5, "ha", 1e4), (50, "km\u00b2", 1e6)):
+        page = read_page(evaluation_page(everything(areas=areas_of(ISPRS, gsd=gsd))))
+        row = page.rows[[row[1:2] for row in page.rows].index([f"mapped {unit}"]) + 1]
+        assert row[1] == f"{counts.sum(axis=0)[0] * gsd**2 / size:,.2f}"
     in_pixels = read_page(evaluation_page(everything(areas=areas_of(ISPRS, gsd=None))))
     assert "mapped pixels" in in_pixels.text and f"{counts.sum(axis=0)[0]:,}" in in_pixels.text
 

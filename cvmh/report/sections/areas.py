@@ -10,8 +10,8 @@ from cvmh.plots import IntervalBar, interval_bars
 from cvmh.report.areas import SplitAreas
 from cvmh.report.numbers import decimal, percent
 
-# Square metres of a hectare.
-HECTARE = 10_000
+# Square metres of the units that areas are shown in; the largest that all of it fills is taken.
+UNITS = {"km\u00b2": 1e6, "ha": 1e4, "m\u00b2": 1.0}
 
 
 def area_section(areas: SplitAreas, classes: ClassTable, *, is_same: bool) -> Html:
@@ -22,9 +22,9 @@ def area_section(areas: SplitAreas, classes: ClassTable, *, is_same: bool) -> Ht
         classes: for the colours.
         is_same: whether the sample is of the images that are scored.
     """
-    factor, unit = (1 / HECTARE, "ha") if areas.unit == "m2" else (1.0, areas.unit)
+    size, unit = _choose_unit(areas)
     rows = [
-        _scaled(found, areas.labelled[name], factor)
+        _scaled(found, areas.labelled[name], 1 / size)
         for name, found in areas.estimates.classes.items()
     ]
     text = (
@@ -46,6 +46,15 @@ def area_section(areas: SplitAreas, classes: ClassTable, *, is_same: bool) -> Ht
         *notes,
         anchor="areas",
     )
+
+
+def _choose_unit(areas: SplitAreas) -> tuple[float, str]:
+    if areas.unit != "m2":
+        return 1.0, areas.unit
+    total = sum(areas.labelled.values())
+    # Of a unit there should be a hundred, so that small classes are seen too.
+    unit = next((name for name, size in UNITS.items() if total >= 100 * size), "m\u00b2")
+    return UNITS[unit], unit
 
 
 class _Row(NamedTuple):

@@ -64,7 +64,7 @@ def _others(rows: Sequence[Published], scores: Sequence[Scores], *, dataset: str
 
 
 def _row(row: Published, verdict: str) -> list[str]:
-    kind = "quiet" if verdict.startswith("no") else "good"
+    kind = "good" if verdict == "yes" else "quiet"
     return [
         row.method,
         printed(row.miou),

@@ -84,6 +84,7 @@ def _facts_table(scores: Sequence[Scores]) -> Html:
         ["not counted in OA", *(_listed(f.uncounted) for f in facts)],
         ["test-time augmentation", *("flips and turns" if f.tta else "none" for f in facts)],
         ["scored as", *("stitched scenes" if f.is_stitched else "single tiles" for f in facts)],
+        ["bundle trained on", *(f.trained_on or "-" for f in facts)],
         ["what this bundle saw", *(f"{f.seen_in}: {f.seen}" if f.seen_in else "-" for f in facts)],
     ]
     kept = [row for row in rows if any(cell != "-" for cell in row[1:])]
