@@ -85,7 +85,7 @@ class DataSettings(Settings):
     balance: float = Field(0.0, ge=0, le=1)
     # None: as many crops as there are whole tiles in the split, at least 16 batches.
     crops_per_epoch: int | None = Field(None, ge=1)
-    # None: one worker fewer than there are cores, at most 4.
+    # None: one worker fewer than there are cores, at most 4; none on two cores without a GPU.
     workers: int | None = Field(None, ge=0)
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from cvmh.config import DataSettings, RunConfig
@@ -29,8 +30,10 @@ from cvmh.progress import Progress, silent
 
 MIN_BATCHES = 16
 # Where a crop decodes so many times more than it had to, a training is told.
-WASTE = 4.0
+WASTE = 10.0
 MAX_WORKERS = 4
+# Where a network keeps so few cores busy, a process that only reads takes more than it gives.
+FEW_CORES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +83,7 @@ def prepare_training(
     train_reader = make_reader(data, settings.train_split, summary, tile=settings.tile)
     val_loader: DataLoader[Any] | None = None
     crops = settings.crops_per_epoch or _crops_per_epoch(train_reader, settings, step=step)
-    workers = settings.workers
-    if workers is None:
-        workers = min(MAX_WORKERS, max(1, (os.cpu_count() or 1) - 1))
+    workers = _default_workers(config) if settings.workers is None else settings.workers
     common: dict[str, Any] = {
         "batch_size": settings.batch,
         "num_workers": workers,
@@ -154,3 +155,10 @@ def _hint_at_preparing(data: SegmentationData, tile: int) -> None:
             f"{gain.factor:.0f} times less",
             stacklevel=3,
         )
+
+
+def _default_workers(config: RunConfig) -> int:
+    cores = (os.cpu_count() or 1) // config.train.devices
+    if cores <= FEW_CORES and not torch.cuda.is_available():
+        return 0
+    return min(MAX_WORKERS, max(1, cores - 1))

@@ -218,6 +218,21 @@ def test_a_wrong_label_for_validation_is_found_in_any_encoding(make_folder, draw
         prepare_training(data, config)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(
+    ("cores", "has_gpu", "expected"),
+    [(1, False, 0), (2, False, 0), (1, True, 1), (2, True, 1), (3, False, 2), (64, True, 4)],
+)
+def test_the_cores_and_the_gpu_decide_how_many_processes_read(
+    root, monkeypatch, cores, has_gpu, expected
+):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    training = load(root, data={"workers": None})
+    assert training.train_loader.num_workers == training.val_loader.num_workers == expected
+    assert load(root, data={"workers": 3}).train_loader.num_workers == 3
+
+
 @pytest.mark.parametrize("strip", [1000, 4])
 def test_a_set_that_is_slow_to_read_is_told_once_how_to_make_it_fast(make_folder, strip):
     label = np.zeros((1000, 1000), np.uint8)
