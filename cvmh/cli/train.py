@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Verb)
-@click.option("--dataset", metavar="NAME", help="What to train on; 'folder' is your own, 'cvmh data list' lists others.")
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    help="What to train on; 'folder' is your own, 'cvmh data list' lists others.",
+)
 @click.option(
     "--data", "root", type=PATH, metavar="ROOT", help="The folder that the data set is in."
 )
