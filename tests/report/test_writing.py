@@ -103,6 +103,17 @@ def test_what_was_observed_is_what_was_scored(evaluation, seen):
     assert window.wrong == pytest.approx(1 - np.trace(confusion) / confusion.sum())
 
 
+def test_a_folder_that_is_named_like_a_known_set_is_not_compared_with_what_is_published(
+    bundle, make_data, tmp_path
+):
+    data, seen = open_data(DataSettings(root=make_data("potsdam"))), PageObserver(3)
+    found = evaluate(bundle, data, protocols=["isprs"], observers=[seen])
+    write_evaluation(tmp_path / "scores", found, bundle, seen)
+    page = (tmp_path / "scores" / "report.html").read_text()
+    assert "<h1>cvmh_unet_nano on potsdam, split test</h1>" in page
+    assert "Published figures" not in page
+
+
 def test_scores_that_have_no_place_to_go_are_refused(evaluation, bundle, seen, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"folder .*file/scores cannot be made"):
