@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -271,7 +272,7 @@ def test_an_interrupt_ends_all_processes_with_130(setting, start):
     workers = [worker_of(process, rank) for rank in (0, 1)]
     process.send_signal(signal.SIGINT)
     _, errors = ended(process, code=130)
-    assert errors[-2:] == [
+    assert [line for line in errors if line][-2:] == [
         "cvmh: continue with: cvmh train --resume --out interrupted",
         "cvmh: interrupted",
     ]
@@ -308,5 +309,4 @@ def test_an_error_that_all_processes_meet_is_told_once(setting, start):
     process = start(*two(setting, "wild", "--set", "train.learning_rate=1e30"))
     output, errors = ended(process, code=1)
     (line,) = [line for line in errors if not line.startswith("epoch ")]
-    assert line.startswith("cvmh: error: process ")
-    assert "is not finite" in line and output == ""
+    assert re.match("cvmh: error: process [12] of 2: ", line) and output == ""
