@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from cvmh.classes import ISPRS
+from cvmh.datasets import KNOWN
 from cvmh.metrics import PROTOCOLS, Facts, score
 from cvmh.report.published import Published, compare
 from cvmh.report.published_rows import PAPER, PUBLISHED, find_published
@@ -9,6 +10,10 @@ from cvmh.report.published_rows import PAPER, PUBLISHED, find_published
 
 def scores(protocol="geoseg", split="test", **facts):
     return score(np.eye(6, dtype=int), ISPRS, protocol=protocol, split=split, facts=Facts(**facts))
+
+
+def test_every_row_is_of_a_data_set_that_is_known():
+    assert {row.dataset for row in PUBLISHED} <= set(KNOWN)
 
 
 def test_every_row_names_its_source_and_a_protocol_that_there_is():
@@ -66,6 +71,13 @@ def test_a_row_is_comparable_only_where_nothing_stands_against_it(changes, expec
     verdict = compare(ROW, [scores(**given)])
     assert expected in verdict and verdict.startswith(("yes", "perhaps: ", "no: "))
     assert (verdict == "yes") == (expected == "yes")
+
+
+def test_tables_that_are_one_under_two_names_train_alike():
+    row = Published(dataset="potsdam", method="m", source="s", protocol="mmseg", miou=80)
+    for trained_on, expected in (("official train", "yes"), ("geoseg train", "perhaps: ")):
+        found = scores("mmseg", splits="mmseg", trained_on=trained_on)
+        assert compare(row, [found]).startswith(expected)
 
 
 def test_a_row_of_unknown_protocol_is_comparable_with_nothing():
