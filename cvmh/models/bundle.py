@@ -17,7 +17,7 @@ from cvmh.classes import ClassTable
 from cvmh.config import Settings, validate
 from cvmh.errors import BundleError, ConfigError
 from cvmh.files import write_complete
-from cvmh.metrics.areas import AreaSample
+from cvmh.metrics.area_sample import AreaSample
 from cvmh.metrics.calibration import Calibration
 from cvmh.models.zoo import create_model
 from cvmh.version import VERSION

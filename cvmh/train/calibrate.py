@@ -19,7 +19,7 @@ from cvmh.classes import NODATA_ID
 from cvmh.datasets.crops import ValidationTiles
 from cvmh.errors import TrainingError
 from cvmh.metrics import count_confusion
-from cvmh.metrics.areas import AreaSample
+from cvmh.metrics.area_sample import AreaSample
 from cvmh.metrics.calibration import Calibration, ReliabilityCounter
 from cvmh.models.bundle import load_bundle, save_bundle
 from cvmh.progress import Progress, silent

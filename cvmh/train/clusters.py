@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from cvmh.geo.raster import Raster
-from cvmh.metrics.areas import ClusterKind
+from cvmh.metrics.area_sample import ClusterKind
 
 # Enough for a variance, few enough to store.
 MOST_CLUSTERS = 32

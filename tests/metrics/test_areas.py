@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cvmh.errors import ShapeError
-from cvmh.metrics.areas import AreaSample, estimate_areas
+from cvmh.metrics.area_sample import AreaSample
+from cvmh.metrics.areas import estimate_areas
 
 # Olofsson et al. 2014, section 5: rows are mapped classes, columns reference classes.
 NAMES = ("deforestation", "forest gain", "stable forest", "stable non-forest")

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from cvmh.classes import ISPRS
 from cvmh.errors import BundleError, OutputError
-from cvmh.metrics.areas import AreaSample
+from cvmh.metrics.area_sample import AreaSample
 from cvmh.metrics.calibration import Calibration, ReliabilityCounter
 from cvmh.models.bundle import FORMAT, BundleCard, load_bundle, read_card, save_bundle
 from cvmh.models.zoo import create_model

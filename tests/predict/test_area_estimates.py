@@ -7,7 +7,7 @@ import pytest
 from affine import Affine
 
 from cvmh.classes import ISPRS
-from cvmh.metrics.areas import AreaSample
+from cvmh.metrics.area_sample import AreaSample
 from cvmh.predict import predict_raster
 
 PLACE = {"crs": "EPSG:32632", "transform": Affine(10, 0, 500_000, 0, -10, 5_400_000)}

@@ -7,7 +7,8 @@ import pytest
 
 from cvmh.classes import ISPRS, ClassTable
 from cvmh.metrics import score
-from cvmh.metrics.areas import AreaSample, estimate_areas
+from cvmh.metrics.area_sample import AreaSample
+from cvmh.metrics.areas import estimate_areas
 from cvmh.models.bundle import BundleCard
 from cvmh.report.areas import area_lines, estimate_split
 

@@ -18,7 +18,7 @@ from cvmh.metrics import (
     count_confusion,
     score,
 )
-from cvmh.metrics.areas import AreaSample
+from cvmh.metrics.area_sample import AreaSample
 from cvmh.metrics.calibration import Calibration, ReliabilityCounter
 from cvmh.models.bundle import BundleCard
 from cvmh.report.areas import estimate_split
