@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -9,6 +10,7 @@ from cvmh.train.sync_norm import JoinedBatchNorm, join_batch_norms
 SCRIPT = Path(__file__).parent / "sum_in_two_processes.py"
 
 
+@pytest.mark.slow
 def test_two_processes_norm_as_one_does_the_joined_batch(tmp_path, start_python):
     generator = torch.Generator().manual_seed(0)
     norm = nn.Sequential(nn.BatchNorm2d(5), nn.Sigmoid(), nn.BatchNorm2d(5, momentum=None))
