@@ -12,7 +12,6 @@ from cvmh.datasets import prepare as preparation
 from cvmh.datasets.prepare import Gain, estimate_gain, prepare
 from cvmh.errors import ConfigError, DataError, OutputError
 
-
 STRIPS = {"blockysize": 1, "compress": "lzw"}
 TILED = {"tiled": True, "compress": "deflate"}
 
