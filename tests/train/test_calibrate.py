@@ -143,6 +143,7 @@ train(RunConfig.read(Path(sys.argv[1])), Path(sys.argv[2]), device="cpu", progre
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [{"epochs": 2}, {"minutes": 0.02}], ids=["epochs", "minutes"])
 def test_a_run_killed_while_calibrating_calibrates_when_resumed_and_trains_no_step_more(
     tmp_path, make_config, start_python, limit, same_weights
