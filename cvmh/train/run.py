@@ -185,18 +185,15 @@ def _fit(
         keeps_best=keeps_best,
         report=report,
     )
-    agreement = Agreement(
-        {
-            "settings": config.model_dump_json(exclude={"data": {"root"}}),
-            "training data": f"{training.summary.mean} {training.summary.class_pixels}",
-            "state to continue": str(is_resumed),
-        }
-    )
     with _quiet(), _interruptible(), fitting(config), told_when_lost(devices):
         trainer = _trainer(
             config.train,
             out,
-            [agreement, _pace(config, training, progress), record],
+            [
+                _agreement(config, training, is_resumed=is_resumed),
+                _pace(config, training, progress),
+                record,
+            ],
             devices=devices,
             precision=precision,
         )
@@ -248,6 +245,18 @@ def _keeps_best(config: RunConfig) -> bool:
     if config.data.val_split is None and config.train.patience is not None:
         raise ConfigError("train.patience needs validation; set data.val_split or leave it out")
     return config.train.select == "best" and config.data.val_split is not None
+
+
+def _agreement(config: RunConfig, training: TrainingData, *, is_resumed: bool) -> Agreement:
+    # Machines may round the last digits differently.
+    means = [f"{mean:.6g}" for mean in training.summary.mean]
+    return Agreement(
+        {
+            "settings": config.model_dump_json(exclude={"data": {"root"}}),
+            "training data": f"{means} {training.summary.class_pixels}",
+            "state to continue": str(is_resumed),
+        }
+    )
 
 
 def _pace(config: RunConfig, training: TrainingData, progress: Progress) -> Pace:
