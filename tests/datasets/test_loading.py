@@ -83,9 +83,13 @@ def test_images_are_scaled_by_the_training_split_in_both_splits(root):
     assert (label != NODATA_ID).all()
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(root):
-    alone = load(root)
-    helped = load(root, data={"workers": 2})
+MIXED = {"scale": [0.5, 2], "mosaic": 0.5, "cutmix": 0.5}
+
+
+@pytest.mark.parametrize(("balance", "augment"), [(0, {}), (0.8, MIXED)], ids=["plain", "mixed"])
+def test_batches_do_not_depend_on_the_number_of_workers(root, balance, augment):
+    alone = load(root, data={"balance": balance}, augment=augment)
+    helped = load(root, data={"balance": balance, "workers": 2}, augment=augment)
     assert helped.train_loader.num_workers == 2
     expected = batches_of(alone.train_loader, 0, 1)
     found = batches_of(helped.train_loader, 0, 1)

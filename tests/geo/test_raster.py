@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio._env import get_gdal_config, set_gdal_config
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
 from cvmh.errors import OutputError, RasterError
-from cvmh.geo.raster import Raster, write_raster
+from cvmh.geo.raster import Raster, limit_cache, write_raster
 from cvmh.geo.tiling import Window
 
 NORTH_UP = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
@@ -170,3 +171,14 @@ def test_labels_are_written_with_a_colour_table(tmp_path):
 def test_an_unwritable_place_is_named(tmp_path):
     with pytest.raises(OutputError, match=r"missing/a\.tif cannot be written"):
         write_raster(tmp_path / "missing" / "a.tif", np.ones((4, 4), "uint8"))
+
+
+def test_a_limit_of_the_cache_lowers_it_and_never_raises_it():
+    before = get_gdal_config("GDAL_CACHEMAX")
+    try:
+        limit_cache(before - 1)
+        assert get_gdal_config("GDAL_CACHEMAX") == before - 1
+        limit_cache(before + 1)
+        assert get_gdal_config("GDAL_CACHEMAX") == before - 1
+    finally:
+        set_gdal_config("GDAL_CACHEMAX", before)
