@@ -41,7 +41,7 @@ class Verb(click.Command):
                 traceback.print_exc()
             click.echo(f"cvmh: error: {' '.join(str(error).split())}", err=True)
             ctx.exit(1)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
             if verbose >= 2:

@@ -1,5 +1,6 @@
 """What all verbs share."""
 
+import errno
 import logging
 
 import click
@@ -19,3 +20,11 @@ def test_messages_of_the_package_are_lines_on_stderr():
     result = CliRunner().invoke(Verb("verb", callback=run))
     assert result.stderr == "cvmh: compiling 2 kernels\n" and result.stdout == "done\n"
     assert (logger.level, logger.handlers) == before
+
+
+def test_a_reader_that_has_gone_is_no_fault_of_the_verb():
+    def run():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    result = CliRunner().invoke(Verb("verb", callback=run))
+    assert result.exit_code == 1 and result.stderr == ""
