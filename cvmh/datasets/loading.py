@@ -11,19 +11,14 @@ from torch.utils.data import DataLoader
 
 from cvmh.config import DataSettings, RunConfig
 from cvmh.datasets.augment import Augmentation
-from cvmh.datasets.crops import (
-    EpochSampler,
-    Reader,
-    TileSampler,
-    TrainingCrops,
-    ValidationTiles,
-    seed_worker,
-)
+from cvmh.datasets.crops import TrainingCrops, ValidationTiles, seed_worker
 from cvmh.datasets.labelled import SegmentationData
 from cvmh.datasets.opening import check_splits
 from cvmh.datasets.places import BalancedPlaces
 from cvmh.datasets.prepare import estimate_gain
+from cvmh.datasets.reader import Reader
 from cvmh.datasets.reading import ImageBands
+from cvmh.datasets.samplers import EpochSampler, TileSampler
 from cvmh.datasets.summary import DataSummary, summarise, survey
 from cvmh.errors import ConfigError, DataError
 from cvmh.progress import Progress, silent

@@ -8,16 +8,11 @@ from cvmh.classes import NODATA_ID
 from cvmh.config import AugmentSettings
 from cvmh.datasets import open_folder
 from cvmh.datasets.augment import Augmentation
-from cvmh.datasets.crops import (
-    NO_TILE,
-    EpochSampler,
-    Reader,
-    TileSampler,
-    TrainingCrops,
-    ValidationTiles,
-)
+from cvmh.datasets.crops import TrainingCrops, ValidationTiles
 from cvmh.datasets.labelled import LabelEncoding, LabelledImage
+from cvmh.datasets.reader import Reader
 from cvmh.datasets.reading import choose_bands
+from cvmh.datasets.samplers import NO_TILE, EpochSampler, TileSampler
 from cvmh.errors import DataError
 from cvmh.geo.raster import write_raster
 from cvmh.geo.tiling import Window
