@@ -134,6 +134,14 @@ def test_stochastic_depth_acts_in_training_only():
     assert torch.equal(network(image), network(image))
 
 
+def test_stochastic_depth_rises_in_a_line_to_the_deepest_block_of_the_encoder_and_falls_after_it():
+    network = create_model("cvmh_unet_nano", drop_path=0.3, decoder_depths=(2, 2, 1, 1))
+    encoder = [block.drop.rate for stage in network.encoder for block in stage.blocks]
+    assert encoder == pytest.approx([0.0, 0.06, 0.12, 0.18, 0.24, 0.3])
+    decoder = [block.drop.rate for stage in network.decoder for block in stage.blocks]
+    assert decoder == pytest.approx(encoder[::-1])
+
+
 def test_two_blocks_are_wrapped_by_one_more_residual():
     class Double(torch.nn.Module):
         def forward(self, x):
