@@ -18,6 +18,17 @@ from cvmh.report.sections.scores import key_figures, score_section
 from cvmh.report.sections.windows import window_section
 from cvmh.report.window_pictures import WindowPanels
 
+# The sections by their anchors, as the contents of the page list them.
+CONTENTS = {
+    "scores": "Scores by protocol",
+    "classes": "Classes and confusion",
+    "windows": "Worst and best windows",
+    "reliability": "Reliability",
+    "areas": "Areas",
+    "training": "Training",
+    "reading": "How to read this",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
@@ -81,17 +92,6 @@ def _about(facts: Mapping[str, str]) -> Html:
         joined([element("dt", name), element("dd", text)]) for name, text in facts.items() if text
     )
     return element("dl", rows, attributes={"class": "about"})
-
-
-CONTENTS = {
-    "scores": "Scores by protocol",
-    "classes": "Classes and confusion",
-    "windows": "Worst and best windows",
-    "reliability": "Reliability",
-    "areas": "Areas",
-    "training": "Training",
-    "reading": "How to read this",
-}
 
 
 def _contents(names: Mapping[str, Html]) -> Html:
