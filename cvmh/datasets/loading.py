@@ -1,7 +1,7 @@
 """From settings to loaders: what a run trains and validates on."""
 
+import logging
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,8 @@ from cvmh.datasets.samplers import EpochSampler, TileSampler
 from cvmh.datasets.summary import DataSummary, summarise, survey
 from cvmh.errors import ConfigError, DataError
 from cvmh.progress import Progress, silent
+
+logger = logging.getLogger("cvmh")
 
 MIN_BATCHES = 16
 # Where a crop decodes so many times more than it had to, a training is told.
@@ -144,11 +146,12 @@ def _check_labelled(
 def _hint_at_preparing(data: SegmentationData, tile: int) -> None:
     gain = estimate_gain(data, crop=tile)
     if gain.factor >= WASTE:
-        warnings.warn(
-            f"to read a crop of {data.name}, {gain.now:.0f} times as many pixels are decoded, "
-            "because its files are not tiled; 'cvmh data prepare' would make that "
-            f"{gain.factor:.0f} times less",
-            stacklevel=3,
+        logger.warning(
+            "to read a crop of %s, %.0f times as many pixels are decoded, because its files are "
+            "not tiled; 'cvmh data prepare' would make that %.0f times less",
+            data.name,
+            gain.now,
+            gain.factor,
         )
 
 
