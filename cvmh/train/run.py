@@ -1,26 +1,17 @@
 """One training, from settings to a run folder with its bundle."""
 
-import json
 import logging
 import math
-import signal
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.loggers import TensorBoardLogger
 
-from cvmh.config import RunConfig, TrainSettings
+from cvmh.config import RunConfig
 from cvmh.datasets import SegmentationData, TrainingData, open_data, prepare_training
-from cvmh.errors import ConfigError, OutputError
+from cvmh.errors import ConfigError
 from cvmh.files import make_folder, write_complete
 from cvmh.metrics import Scores
 from cvmh.models.bundle import BundleCard, save_bundle, versions
@@ -36,28 +27,22 @@ from cvmh.train.devices import (
     part_from_others,
     told_when_lost,
 )
+from cvmh.train.folder import (
+    FINISHED,
+    FITTED,
+    UNFINISHED,
+    TrainingResult,
+    check_folder,
+    read_fitted,
+    write_state,
+)
 from cvmh.train.memory import fitting
 from cvmh.train.module import SegmentationModule
 from cvmh.train.start import make_network
 from cvmh.train.sync_norm import join_batch_norms
-
-# The best network so far; it gets the bundle's name only when the run is complete.
-UNFINISHED = "best.unfinished.safetensors"
-FINISHED = "best.safetensors"
-# The state of a run whose epochs are over, and whose bundle is not calibrated yet.
-FITTED = "fitted"
+from cvmh.train.trainer import find_precision, interruptible, make_trainer, quiet
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingResult:
-    """What a complete run leaves: its bundle, and the figures of the epoch that it is of."""
-
-    bundle: Path
-    scores: dict[str, Any]
-    epochs: int
-    steps: int
 
 
 def train(
@@ -89,17 +74,17 @@ def train(
     """
     devices = find_devices(config.train, device)
     if devices.is_first:
-        _check_folder(out, resume=resume)
+        check_folder(out, resume=resume)
     else:
         # One process speaks for all.
         progress, report = silent, lambda row: None
-    precision = _precision(config.train.precision, uses_gpu=devices.uses_gpu)
+    precision = find_precision(config.train.precision, uses_gpu=devices.uses_gpu)
     # Refused before anything is read.
     _keeps_best(config)
     data = open_data(config.data)
     training = prepare_training(data, config, progress=progress)
     training.share(num_replicas=devices.count, rank=devices.rank)
-    result = _fitted(out) if resume else None
+    result = read_fitted(out) if resume else None
     if result is None:
         result = _fit(
             config,
@@ -125,7 +110,7 @@ def train(
                 progress=progress,
             )
     (out / UNFINISHED).replace(out / FINISHED)
-    _write_state(out, training, state="finished", command=command, result=result)
+    write_state(out, training.summary.fingerprint, state="finished", command=command, result=result)
     return result
 
 
@@ -139,8 +124,8 @@ def check(
     """
     devices = find_devices(config.train)
     if devices.is_first:
-        _check_folder(out, resume=resume)
-    _precision(config.train.precision, uses_gpu=devices.uses_gpu)
+        check_folder(out, resume=resume)
+    find_precision(config.train.precision, uses_gpu=devices.uses_gpu)
     _keeps_best(config)
     data = open_data(config.data)
     training = prepare_training(data, config, progress=progress)
@@ -161,7 +146,7 @@ def _fit(
 ) -> TrainingResult:
     """Train to the end, and leave the bundle that is kept under its unfinished name."""
     weights = class_weights(config.train.class_weights, training.summary.class_pixels)
-    keeps_best = _keeps_best(config)
+    keeps_best, mark = _keeps_best(config), training.summary.fingerprint
     lightning.seed_everything(config.train.seed, verbose=False)
     last = out / "last.ckpt"
     is_resumed = last.exists()
@@ -171,7 +156,9 @@ def _fit(
             log.info(line)
         make_folder(out)
         write_complete(out / "config.yaml", config.to_yaml())
-        _write_state(out, training, state="training", command=command, facts=facts)
+        write_state(
+            out, training.summary.fingerprint, state="training", command=command, facts=facts
+        )
     if devices.count > 1 and config.train.sync_batchnorm:
         network = join_batch_norms(network, uses_gpu=devices.uses_gpu)
     # Lightning cannot clip the gradients of a fused optimiser under mixed precision.
@@ -185,8 +172,8 @@ def _fit(
         keeps_best=keeps_best,
         report=report,
     )
-    with _quiet(), _interruptible(), fitting(config), told_when_lost(devices):
-        trainer = _trainer(
+    with quiet(), interruptible(), fitting(config), told_when_lost(devices):
+        trainer = make_trainer(
             config.train,
             out,
             [
@@ -213,31 +200,8 @@ def _fit(
         steps=trainer.global_step,
     )
     if devices.is_first:
-        _write_state(out, training, state=FITTED, command=command, result=result)
+        write_state(out, mark, state=FITTED, command=command, result=result)
     return result
-
-
-def _fitted(out: Path) -> TrainingResult | None:
-    """Return what a run that was stopped after its last epoch had come to; None before that."""
-    try:
-        state = json.loads((out / "run.json").read_text())
-    except ValueError as error:
-        raise ConfigError(f"{out / 'run.json'} is damaged ({error}); begin a new run") from error
-    # The first process may have finished before another one looks.
-    if state.get("state") not in (FITTED, "finished"):
-        return None
-    return TrainingResult(
-        bundle=out / FINISHED, scores=state["best"], epochs=state["epochs"], steps=state["steps"]
-    )
-
-
-def _check_folder(out: Path, *, resume: bool) -> None:
-    if resume and (out / FINISHED).exists():
-        raise ConfigError(f"the run in {out} is complete, so there is nothing to resume")
-    if resume and not (out / "run.json").exists():
-        raise ConfigError(f"{out} holds no run to resume; start one without --resume")
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} is not empty; choose another --out, or continue it with --resume")
 
 
 def _keeps_best(config: RunConfig) -> bool:
@@ -262,49 +226,6 @@ def _agreement(config: RunConfig, training: TrainingData, *, is_resumed: bool) -
 def _pace(config: RunConfig, training: TrainingData, progress: Progress) -> Pace:
     steps = math.ceil(len(training.train_loader) / config.train.accumulate) * config.train.epochs
     return Pace(total_steps=steps, minutes=config.train.minutes, progress=progress)
-
-
-def _trainer(
-    settings: TrainSettings,
-    out: Path,
-    callbacks: list[Callback],
-    *,
-    devices: Devices,
-    precision: Any,
-) -> lightning.Trainer:
-    if settings.patience is not None:
-        callbacks = [
-            EarlyStopping("val_miou", mode="max", patience=settings.patience, strict=False),
-            *callbacks,
-        ]
-    return lightning.Trainer(
-        accelerator="gpu" if devices.uses_gpu else "cpu",
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy=devices.strategy,
-        # The loaders know their shares.
-        use_distributed_sampler=False,
-        precision=precision,
-        max_epochs=-1 if settings.minutes else settings.epochs,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.clip_gradient,
-        logger=TensorBoardLogger(out, name="", version="tensorboard"),
-        log_every_n_steps=10,
-        callbacks=callbacks,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        default_root_dir=out,
-    )
-
-
-def _precision(wanted: str, *, uses_gpu: bool) -> Any:
-    if wanted == "auto":
-        wanted = "32" if not uses_gpu else "bf16" if torch.cuda.is_bf16_supported() else "16"
-    if wanted == "16" and not uses_gpu:
-        raise ConfigError("train.precision=16 needs a GPU; use 32 or bf16 on a CPU")
-    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[wanted]
 
 
 def _bundle_writer(
@@ -346,72 +267,3 @@ def _bundle_writer(
 
 def _brief(scores: Scores | None) -> dict[str, Any]:
     return {} if scores is None else scores.model_dump(mode="json", exclude={"confusion"})
-
-
-def _write_state(
-    out: Path,
-    training: TrainingData,
-    *,
-    state: str,
-    command: str,
-    result: TrainingResult | None = None,
-    facts: dict[str, Any] | None = None,
-) -> None:
-    """Write ``run.json``; ``facts`` of how the run started stay in it to the end."""
-    content = {
-        **_facts_of_start(out),
-        **(facts or {}),
-        "state": state,
-        "command": command,
-        "versions": {
-            **versions(),
-            "python": sys.version.split()[0],
-            "numpy": np.__version__,
-            "lightning": lightning.__version__,
-        },
-        "data_fingerprint": training.summary.fingerprint,
-        "best": None if result is None else result.scores,
-        "epochs": None if result is None else result.epochs,
-        "steps": None if result is None else result.steps,
-    }
-    write_complete(out / "run.json", json.dumps(content, indent=1) + "\n")
-
-
-def _facts_of_start(out: Path) -> dict[str, Any]:
-    try:
-        state = json.loads((out / "run.json").read_text())
-    except FileNotFoundError:
-        return {}
-    return {key: state[key] for key in ("init", "trained_parameters") if key in state}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's banners and hints off the terminal; its errors still come."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning.*")
-        warnings.filterwarnings("ignore", module="pytorch_lightning.*")
-        # A hint at speed: kernels of one channel have several right strides.
-        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let an interrupt through: Lightning would ignore further ones and exit with code 1."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as exit_:
-        if not isinstance(exit_.__context__, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from exit_
