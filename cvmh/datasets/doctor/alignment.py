@@ -20,11 +20,9 @@ MOST_TOUCHING = 0.05
 
 def find_sizes(examination: Examination) -> Iterator[Finding]:
     """Name labels of another size than their images."""
-    for facts in examination.images:
-        image, label = facts.image, facts.label
-        if image is None or label is None:
-            continue
-        if (image.height, image.width) != (label.height, label.width):
+    pairs = [(f.image, label) for f in examination.images for label in f.label_rasters]
+    for image, label in pairs:
+        if image is not None and (image.height, image.width) != (label.height, label.width):
             yield Finding(
                 code="size-mismatch",
                 severity="error",

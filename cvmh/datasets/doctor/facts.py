@@ -98,18 +98,35 @@ class LabelFacts:
 
 @dataclass(kw_only=True)
 class ImageFacts:
-    """An image of a data set, and what was found in its files; None where a file did not open."""
+    """An image of a data set, and what was found in its files; None where a file did not open.
+
+    ``eroded`` and ``eroded_labels`` are those of the eroded label beside a full one, if there is
+    one.
+    """
 
     entry: LabelledImage
     image: RasterFacts | None = None
     label: RasterFacts | None = None
+    eroded: RasterFacts | None = None
     faults: list[tuple[Path, str]] = field(default_factory=list)
     bands: BandFacts | None = None
     labels: LabelFacts | None = None
+    eroded_labels: LabelFacts | None = None
     digest: str | None = None
     thumb: NDArray[np.float64] | None = None
     correlation: Correlation | None = None
     anchors: Anchors | None = None
+
+    @property
+    def label_rasters(self) -> list[RasterFacts]:
+        """The labels that opened: the one that is trained on, and an eroded one beside it."""
+        return [raster for raster in (self.label, self.eroded) if raster is not None]
+
+    @property
+    def read_labels(self) -> list[tuple[Path, LabelFacts]]:
+        """The labels whose pixels were looked at, by their files."""
+        both = (self.entry.label, self.labels), (self.entry.eroded, self.eroded_labels)
+        return [(path, found) for path, found in both if path is not None and found is not None]
 
 
 @dataclass(kw_only=True)

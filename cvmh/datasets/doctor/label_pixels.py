@@ -1,10 +1,12 @@
 """Gathering the facts of a label's pixels, window by window."""
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cvmh.classes import NODATA_ID
-from cvmh.datasets.doctor.facts import ImageFacts, LabelFacts, RasterFacts
+from cvmh.datasets.doctor.facts import LabelFacts, RasterFacts
 from cvmh.datasets.doctor.finding import Place
 from cvmh.datasets.labelled import LabelEncoding
 from cvmh.geo.raster import Raster
@@ -24,13 +26,9 @@ def is_picture(label: RasterFacts, encoding: LabelEncoding) -> bool:
 class LabelReader:
     """Gathers the facts of a label's pixels."""
 
-    def __init__(
-        self, facts: ImageFacts, file: Raster, encoding: LabelEncoding, num_classes: int
-    ) -> None:
-        self._file, self._encoding = file, encoding
-        self._labels = LabelFacts(class_pixels=np.zeros(num_classes, dtype=np.int64))
-        self._path = facts.entry.label
-        facts.labels = self._labels
+    def __init__(self, path: Path, file: Raster, encoding: LabelEncoding, num_classes: int) -> None:
+        self._path, self._file, self._encoding = path, file, encoding
+        self.facts = LabelFacts(class_pixels=np.zeros(num_classes, dtype=np.int64))
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Return the class ids (H, W) of a window, 255 where ignored or unknown."""
@@ -46,7 +44,7 @@ class LabelReader:
         return ids
 
     def _count(self, ids: NDArray[np.uint8], unknown: NDArray[np.bool_]) -> None:
-        labels = self._labels
+        labels = self.facts
         counts = np.bincount(ids.ravel(), minlength=NODATA_ID + 1)
         labels.class_pixels += counts[: len(labels.class_pixels)]
         labels.ignored += int(counts[NODATA_ID]) - int(np.count_nonzero(unknown))
@@ -59,7 +57,7 @@ class LabelReader:
     def _keep_unknown(
         self, pixels: NDArray[np.generic], unknown: NDArray[np.bool_], window: Window
     ) -> None:
-        labels = self._labels
+        labels = self.facts
         labels.num_unknown += int(np.count_nonzero(unknown))
         places = np.argwhere(unknown)
         codes = as_codes(pixels, self._encoding)[unknown]

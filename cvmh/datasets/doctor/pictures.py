@@ -20,9 +20,10 @@ LABELS, SAMPLE = 32, 512
 def find_pictures(examination: Examination) -> Iterator[Finding]:
     """Name labels that have other bands than their encoding, and labels stored with loss."""
     wrong = [
-        facts.label
+        label
         for facts in examination.images
-        if facts.label is not None and is_picture(facts.label, examination.data.encoding)
+        for label in facts.label_rasters
+        if is_picture(label, examination.data.encoding)
     ]
     if wrong:
         wanted = "one band of class ids"

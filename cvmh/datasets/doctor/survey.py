@@ -36,6 +36,10 @@ def survey(data: SegmentationData, *, progress: Progress = silent) -> Examinatio
                 _read_pixels(facts, data.encoding, len(data.classes), bands, bits)
             except CvmhError as error:
                 facts.faults.append((_blamed(facts, error), str(error)))
+            try:
+                _read_eroded(facts, data.encoding, len(data.classes))
+            except CvmhError as error:
+                facts.faults.append((facts.entry.eroded or facts.entry.label, str(error)))
             progress("examine", done, len(images), "images")
     return Examination(data=data, images=images, bands=bands)
 
@@ -53,6 +57,8 @@ def _read_headers(entry: LabelledImage) -> ImageFacts:
             facts.image = header
         elif path == entry.label:
             facts.label = header
+        else:
+            facts.eroded = header
     return facts
 
 
@@ -109,7 +115,8 @@ def _read_pixels(
                 _read_label_alone(facts, encoding, num_classes)
             return
         with Raster(facts.entry.label) as file:
-            label = LabelReader(facts, file, encoding, num_classes)
+            label = LabelReader(facts.entry.label, file, encoding, num_classes)
+            facts.labels = label.facts
             windows = list(_windows(raster.height, raster.width))
             # Spread over the image, in its order.
             picked = set(np.linspace(0, len(windows) - 1, CORRELATED).round().astype(int).tolist())
@@ -124,7 +131,19 @@ def _read_pixels(
 
 def _read_label_alone(facts: ImageFacts, encoding: LabelEncoding, num_classes: int) -> None:
     with Raster(facts.entry.label) as file:
-        label = LabelReader(facts, file, encoding, num_classes)
+        label = LabelReader(facts.entry.label, file, encoding, num_classes)
+        facts.labels = label.facts
+        for window in _windows(file.height, file.width):
+            label.read(window)
+
+
+def _read_eroded(facts: ImageFacts, encoding: LabelEncoding, num_classes: int) -> None:
+    """Read the eroded label, on which some protocols score."""
+    if facts.eroded is None or is_picture(facts.eroded, encoding):
+        return
+    with Raster(facts.eroded.path) as file:
+        label = LabelReader(facts.eroded.path, file, encoding, num_classes)
+        facts.eroded_labels = label.facts
         for window in _windows(file.height, file.width):
             label.read(window)
 

@@ -78,12 +78,11 @@ def _gather(
     files: dict[float, list[Path]] = {}
     firsts: dict[float, Place] = {}
     for facts in examination.images:
-        if facts.labels is None:
-            continue
-        pixels.update(facts.labels.unknown)
-        for value in facts.labels.unknown:
-            files.setdefault(value, []).append(facts.entry.label)
-            firsts.setdefault(value, facts.labels.first_unknown[value])
+        for path, labels in facts.read_labels:
+            pixels.update(labels.unknown)
+            for value in labels.unknown:
+                files.setdefault(value, []).append(path)
+                firsts.setdefault(value, labels.first_unknown[value])
     return pixels, files, firsts
 
 
@@ -129,7 +128,7 @@ def _too_many(
     named = {path for value in left for path in files[value]}
     ordered = sorted(named)
     most = next(iter(left))
-    total = sum(f.labels.num_unknown for f in examination.images if f.labels is not None)
+    total = sum(labels.num_unknown for f in examination.images for _, labels in f.read_labels)
     examples = ", ".join(_name(value, examination) for value in list(left)[:3])
     return Finding(
         code="unknown-values",

@@ -117,3 +117,25 @@ def test_a_real_split_of_neighbouring_chips_is_told(tmp_path):
     (tmp_path / "split.csv").write_text("\n".join(["stem,split", *published]) + "\n")
     found = of_code(examine("folder", tmp_path), "touching-splits")
     assert sum(finding.counts["pairs"] for finding in found) > 100
+
+
+def test_the_eroded_labels_are_examined_too(potsdam, write):
+    folder = potsdam / "5_Labels_for_participants_no_Boundary"
+    folder.mkdir()
+    paths = [folder / f"top_potsdam_{tile}_label_noBoundary.tif" for tile in TILES[:3]]
+    strange, small, cut = paths
+    label = np.zeros((3, 192, 192), dtype=np.uint8)
+    label[:, 8:10, 30:35] = 7
+    write(strange, label)
+    write(small, label[:, :100] * 0)
+    write(cut, label * 0)
+    cut.write_bytes(cut.read_bytes()[:600])
+    diagnosis = examine("potsdam", potsdam)
+    (unknown,) = of_code(diagnosis, "unknown-value")
+    assert unknown.counts["pixels"] == 10 and "(7, 7, 7)" in unknown.what
+    (place,) = unknown.places
+    assert (place.file, place.row, place.column) == (strange, 8, 30)
+    (size,) = of_code(diagnosis, "size-mismatch")
+    assert size.places[0].file == small and size.counts == {"rows": -92, "columns": 0}
+    (damaged,) = of_code(diagnosis, "damaged-file")
+    assert damaged.places[0].file == cut
