@@ -96,9 +96,7 @@ def command(
         )
     for line in score_lines(evaluation.scores):
         click.echo(line.rstrip())
-    areas = estimate_split(
-        evaluation.scores[0], loaded.card, gsd=evaluation.data.gsd or loaded.card.gsd
-    )
+    areas = estimate_split(evaluation.scores[0], loaded.card, gsd=evaluation.gsd)
     for line in () if areas is None else area_lines(areas):
         click.echo(line)
     if out is not None:

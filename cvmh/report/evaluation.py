@@ -28,10 +28,15 @@ BOUNDARY_WIDTH = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an evaluation found: one entry of scores a protocol, in the order asked for."""
+    """What an evaluation found: one entry of scores a protocol, in the order asked for.
+
+    ``gsd`` is the metres a pixel of the scenes that were scored, whatever the bundle was trained
+    on; None where neither they nor the data set tell.
+    """
 
     scores: tuple[Scores, ...]
     data: SegmentationData
+    gsd: float | None
 
 
 def evaluate(
@@ -106,7 +111,8 @@ def evaluate(
             if folder is None:
                 shutil.rmtree(own)
             progress("evaluate", done, len(jobs), "images")
-    return Evaluation(scores=tuple(tally.scores() for tally in tallies), data=data)
+    scores = tuple(tally.scores() for tally in tallies)
+    return Evaluation(scores=scores, data=data, gsd=tallies[0].gsd)
 
 
 def score_mask(image: LabelledImage, mask: Path, data: SegmentationData) -> Scores:

@@ -62,6 +62,11 @@ class Tally:
         erosion = EROSION_RADIUS if self.case.kind is LabelKind.MADE else 0
         return max(erosion, 0 if self.width is None else halo_of(self.width))
 
+    @property
+    def gsd(self) -> float | None:
+        """Metres a pixel: what the data set declares, else the median of what its scenes say."""
+        return self.case.data.gsd or (median(self.resolutions) if self.resolutions else None)
+
     def scores(self) -> Scores:
         """Return the scores of all that was counted."""
         case, classes = self.case, self.case.data.classes
@@ -71,7 +76,7 @@ class Tally:
                 self.boundaries,
                 classes,
                 width=self.width,
-                gsd=case.data.gsd or (median(self.resolutions) if self.resolutions else None),
+                gsd=self.gsd,
                 left_out=case.facts.left_out,
             )
         return score(

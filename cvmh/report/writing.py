@@ -78,10 +78,9 @@ def write_evaluation(
 
 
 def _entries(evaluation: Evaluation, bundle: Bundle, seen: PageObserver) -> list[dict[str, Any]]:
-    gsd = evaluation.data.gsd or bundle.card.gsd
     entries = []
     for scores in evaluation.scores:
-        areas = estimate_split(scores, bundle.card, gsd=gsd)
+        areas = estimate_split(scores, bundle.card, gsd=evaluation.gsd)
         found = None if areas is None else areas.to_json()
         entries.append({**scores.to_json(), "area_estimates": found})
     overall, by_class = seen.reliability.found, seen.reliability.by_class
@@ -129,7 +128,7 @@ def _findings(
         by_class=seen.reliability.by_class,
         calibration=card.calibration,
         temperature=card.temperature,
-        areas=estimate_split(evaluation.scores[0], card, gsd=data.gsd or card.gsd),
+        areas=estimate_split(evaluation.scores[0], card, gsd=evaluation.gsd),
         worst=draw_windows(seen.windows.worst, data.classes, shown),
         best=draw_windows(seen.windows.best, data.classes, shown),
         run=None if bundle.path is None else read_run_folder(bundle.path.parent),

@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+import rasterio
 
 from cvmh.config import DataSettings
 from cvmh.datasets import open_data
@@ -66,6 +67,22 @@ def test_the_file_of_scores_holds_areas_and_reliability(folder, seen):
     pixels = [sum(row["counts"]) for row in found["classes"].values()]
     assert pixels == confusion.sum(axis=0).tolist()
     assert "reliability" not in second
+
+
+def test_areas_are_those_of_the_scored_ground_not_of_that_which_was_trained_on(
+    bundle, make_data, tmp_path
+):
+    root, seen = make_data(), PageObserver(3)
+    for path in root.rglob("*.tif"):
+        with rasterio.open(path, "r+") as raster:
+            a, b, c, d, e, f = raster.transform[:6]
+            raster.transform = rasterio.Affine(3 * a, b, c, d, 3 * e, f)
+    found = evaluate(bundle, open_data(DataSettings(root=root)), observers=[seen])
+    write_evaluation(tmp_path / "scores", found, bundle, seen)
+    (entry,) = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert found.gsd == pytest.approx(3 * bundle.card.gsd)
+    labelled = sum(entry["area_estimates"]["labelled"].values())
+    assert labelled == pytest.approx(np.sum(entry["confusion"]) * found.gsd**2)
 
 
 def test_the_page_holds_what_the_scores_say_and_what_was_seen(folder, read_page, bundle):
