@@ -129,6 +129,8 @@ class SegmentationModule(lightning.LightningModule):
     def on_validation_start(self) -> None:
         """Let all processes validate the same network, whose statistics they may differ in."""
         share_statistics(self.network)
+        if self.average is not None:
+            share_statistics(self.average.module)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count a batch in the confusion matrix."""

@@ -95,6 +95,15 @@ def test_the_average_moves_once_a_step_and_not_once_a_batch(network):
     assert differ(module.kept, module.network)
 
 
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_processes_validate_one_network_with_one_set_of_statistics(network, ema, monkeypatch):
+    shared = []
+    monkeypatch.setattr("cvmh.train.module.share_statistics", shared.append)
+    module = SegmentationModule(network, CLASSES, TrainSettings(ema=ema))
+    module.on_validation_start()
+    assert {id(part) for part in shared} == {id(module.network), id(module.kept)}
+
+
 def test_without_an_average_the_network_itself_is_kept(network):
     module = fit(network, samples(2), batch=2)
     assert module.kept is module.network
