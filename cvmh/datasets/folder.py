@@ -41,9 +41,10 @@ def open_folder(root: Path) -> SegmentationData:
     for stem, split, is_eroded in _read_rows(root / "split.csv"):
         for kind, files in (("image", images), ("mask", labels)):
             if stem not in files:
+                hint = "; leave the ending out" if has_ending(stem) else ""
                 raise DataError(
                     f"{root / 'split.csv'} lists '{stem}', but {kind}s/ holds no {kind} of that "
-                    f"name ({', '.join(SUFFIXES)})"
+                    f"name ({', '.join(SUFFIXES)}){hint}"
                 )
         entries.append(
             LabelledImage(
@@ -64,6 +65,23 @@ def open_folder(root: Path) -> SegmentationData:
         splits=about.splits,
         gsd=about.gsd,
     )
+
+
+def list_rasters(folder: Path) -> list[Path]:
+    """Return the files of a folder that may be images or labels, in order.
+
+    Hidden ones are not: macOS leaves ``._tile.tif`` beside ``tile.tif`` on foreign disks.
+    """
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if has_ending(path.name) and not path.name.startswith(".")
+    ]
+
+
+def has_ending(name: str) -> bool:
+    """Return whether a name ends as files of images do."""
+    return name.lower().endswith(SUFFIXES)
 
 
 class About(Settings):
@@ -87,9 +105,7 @@ def _read_about(path: Path) -> About:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES:
-            continue
+    for path in list_rasters(folder):
         if path.stem in files:
             raise DataError(
                 f"{folder} holds both {files[path.stem].name} and {path.name}; keep one"

@@ -124,6 +124,12 @@ def test_a_file_of_another_kind_is_no_image(root):
     assert "lists 'a', but images/" in message_of(lambda: open_folder(root))
 
 
+def test_a_stem_with_an_ending_is_told_to_have_none(root):
+    (root / "split.csv").write_text("stem,split\na.tif,train\n")
+    message = message_of(lambda: open_folder(root))
+    assert "lists 'a.tif', but" in message and message.endswith("leave the ending out")
+
+
 def test_two_files_of_one_stem_are_refused(root):
     shutil.copy(root / "images" / "a.tif", root / "images" / "a.PNG")
     message = message_of(lambda: open_folder(root))

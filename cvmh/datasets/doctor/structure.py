@@ -9,7 +9,7 @@ import numpy as np
 
 from cvmh.classes import NODATA_ID, ClassTable, SegClass
 from cvmh.datasets.doctor.finding import Finding, Place, Severity, counted, places_of
-from cvmh.datasets.folder import SUFFIXES
+from cvmh.datasets.folder import has_ending, list_rasters
 from cvmh.datasets.labelled import LabelledImage, SegmentationData
 from cvmh.errors import CvmhError
 from cvmh.geo.raster import Raster
@@ -69,9 +69,7 @@ def _files(folder: Path, findings: list[Finding]) -> Files:
         )
         return {}
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES:
-            continue
+    for path in list_rasters(folder):
         if path.stem in files:
             findings.append(
                 Finding(
@@ -118,15 +116,17 @@ def _read_rows(path: Path, images: Files, labels: Files) -> Rows:
     for line, stem, split in rows:
         if not stem or not split:
             findings.append(_row_finding(path, line, f"line {line} lacks a stem or a split"))
-        elif splits.setdefault(stem, split) != split:
+        elif splits.get(stem, split) != split:
             where = f"'{splits[stem]}' and '{split}'"
             findings.append(_row_finding(path, line, f"'{stem}' is in splits {where}"))
-        elif [s for _, s, _ in rows[: line - 2]].count(stem):
+        elif stem in splits:
             findings.append(_row_finding(path, line, f"'{stem}' is listed twice"))
-        elif stem not in images and stem not in labels:
-            findings.append(
-                _row_finding(path, line, f"'{stem}' is listed, but no file has its name")
-            )
+        else:
+            splits[stem] = split
+            if stem not in images and stem not in labels:
+                hint = ", for a stem has no ending" if has_ending(stem) else ""
+                what = f"'{stem}' is listed, but no file has its name{hint}"
+                findings.append(_row_finding(path, line, what))
     return Rows(splits, [*findings, *_judge_splits(path, splits, images)])
 
 
@@ -165,16 +165,16 @@ def _judge_splits(path: Path, splits: dict[str, str], images: Files) -> Iterator
 def _parse(path: Path) -> tuple[list[tuple[int, str, str]], Finding | None]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            table = list(csv.DictReader(stream, skipinitialspace=True))
+            reader = csv.DictReader(stream, skipinitialspace=True)
+            table = [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
         return [], _no_rows(path, "split.csv is missing")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return [], _no_rows(path, f"split.csv cannot be read as CSV ({error})")
-    if not table or not {"stem", "split"} <= set(table[0]):
+    if not table or not {"stem", "split"} <= set(table[0][1]):
         return [], _no_rows(path, "split.csv has not the columns stem,split, or no row")
     return [
-        (line, (row["stem"] or "").strip(), (row["split"] or "").strip())
-        for line, row in enumerate(table, start=2)
+        (line, (row["stem"] or "").strip(), (row["split"] or "").strip()) for line, row in table
     ], None
 
 
@@ -209,7 +209,8 @@ def _classes(path: Path, labels: list[Path], findings: list[Finding]) -> ClassTa
                 code="class-table",
                 severity="error",
                 what=str(error),
-                fix=f"write names and colours of the classes; the labels hold ids up to {highest}",
+                fix="write names and colours of the classes"
+                + (f"; the labels hold ids up to {highest}" if labels else ""),
                 places=places_of([path]),
                 counts={"highest": highest},
             )

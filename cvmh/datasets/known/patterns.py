@@ -17,7 +17,8 @@ def matches(base: Path, layout: Layout) -> Iterator[tuple[Path, dict[str, str]]]
     above = len((base / "x").as_posix()) - 1
     for path in sorted(base.glob(PLACEHOLDER.sub("*", layout.image)), key=str):
         found = expression.fullmatch(path.as_posix(), above)
-        if found:
+        # Hidden files such as ._tile.tif are what macOS leaves on foreign disks.
+        if found and not path.name.startswith("."):
             yield path, found.groupdict()
 
 

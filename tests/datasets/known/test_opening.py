@@ -236,3 +236,11 @@ def test_the_names_of_the_bands_are_numbers_to_read(fake_set):
         "data set vaihingen in layout torchgeo must have the bands red, green"
     )
     assert message.endswith("but has nir, red, green, not blue")
+
+
+def test_hidden_files_are_no_images(copy):
+    root = copy("deepglobe", "official")
+    before = open_("deepglobe", root, partial=True).images
+    for file in ("._119_sat.jpg", "._119_mask.png"):
+        (root / "train" / file).write_bytes(b"left by a Mac")
+    assert open_("deepglobe", root, partial=True).images == before
