@@ -189,6 +189,11 @@ def _check_readable(examination: Examination) -> None:
                 f"label {facts.entry.label} is not in the classes and bands of its data set; "
                 "'cvmh data doctor' says what is wrong with it"
             )
+    if not examination.class_pixels().any():
+        raise DataError(
+            f"a split needs labelled pixels, but all labels of {examination.data.root} ignore "
+            "everything; 'cvmh data doctor' says what they hold"
+        )
 
 
 def _is_large(piece: Piece, block: float) -> bool:

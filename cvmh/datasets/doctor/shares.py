@@ -19,7 +19,17 @@ def find_class_shares(examination: Examination) -> Iterator[Finding]:
     }
     everywhere = examination.class_pixels()
     train = by_split.get("train")
-    if train is None or not train.any():
+    if train is None:
+        return
+    if not train.any():
+        read = [facts.labels for facts in examination.by_split()["train"]]
+        if all(labels is not None and not labels.num_unknown for labels in read):
+            yield Finding(
+                code="nothing-labelled",
+                severity="error",
+                what="no pixel of split 'train' has a class, all are ignored",
+                fix="check the ids of the labels, and the value that they declare as nodata",
+            )
         return
     for number, name in enumerate(examination.classes.names):
         if not train[number]:

@@ -61,7 +61,8 @@ def find_shifted_ids(examination: Examination) -> Iterator[Finding]:
                 + (f" and 0 in {zeros:,}" if zeros else " and 0 nowhere")
             ),
             fix=(
-                "0 seems to mean 'not labelled': write 255 for it and subtract 1 from the others"
+                "0 seems to mean 'not labelled': write 255 for it and subtract 1 from the others; "
+                "if it is a class, add the last one to classes.json"
                 if zeros
                 else "subtract 1 from every id"
             ),

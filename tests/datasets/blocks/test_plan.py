@@ -202,6 +202,12 @@ def test_a_gap_that_leaves_nothing_is_refused():
         plan_split(examined(grid(6, 6)), block=200, gap=5000)
 
 
+def test_a_set_without_a_labelled_pixel_is_refused():
+    nothing = np.zeros((3, 3), dtype=np.int64)
+    with pytest.raises(DataError, match="a split needs labelled pixels"):
+        plan_split(examined(grid(1, 3, step=300), counts=nothing))
+
+
 def test_damaged_files_and_strange_labels_are_refused():
     examination = examined(grid(1, 3, step=300))
     examination.images[1].labels.num_unknown = 3

@@ -49,6 +49,27 @@ def test_a_label_that_ignores_everything_is_told(patient):
     assert finding.counts == {"pixels": 256 * 256}
 
 
+def test_labels_that_all_ignore_everything_are_an_error(patient):
+    for number in range(6, 11):
+        patient.change(patient.label(number), np.full((256, 256), 255, dtype=np.uint8))
+    finding = patient.found("nothing-labelled")
+    assert finding.severity == "error" and "split 'train'" in finding.what
+
+
+def test_hidden_files_are_no_images(patient):
+    for file in (patient.image(7), patient.label(7)):
+        file.with_name(f"._{file.name}").write_bytes(b"left by a Mac")
+    assert patient.findings() == ()
+
+
+def test_rows_are_told_by_their_line_in_the_file(patient):
+    rows = [f"scene_{number:04d},train" for number in range(6, 11)]
+    patient.rewrite_splits([*rows, "scene_0011,val", "", "scene_0006,train", "scene_0007.tif,val"])
+    twice, ending = (f for f in patient.findings() if f.code == "split-table")
+    assert twice.counts["line"] == 9 and "'scene_0006' is listed twice" in twice.what
+    assert ending.counts["line"] == 10 and "a stem has no ending" in ending.what
+
+
 def test_an_id_that_is_no_class_is_counted(patient):
     label = patient.read(patient.label(6))
     label[0, 10:13, 20:27] = 99
@@ -94,6 +115,7 @@ def test_a_zero_for_unlabelled_before_ids_from_one_is_told(patient):
     finding = patient.found("off-by-one")
     assert finding.counts["zeros"] == zeros > 0
     assert "write 255 for it and subtract 1" in finding.fix
+    assert "if it is a class, add the last one to classes.json" in finding.fix
 
 
 def test_zero_that_was_reduced_twice_is_told(patient):
