@@ -38,7 +38,7 @@ def open_folder(root: Path) -> SegmentationData:
     images = _by_stem(root / "images")
     eroded = _by_stem(root / "masks_eroded") if (root / "masks_eroded").is_dir() else {}
     entries = []
-    for stem, split, is_eroded in _read_rows(root / "split.csv"):
+    for stem, split, is_eroded in read_rows(root / "split.csv"):
         for kind, files in (("image", images), ("mask", labels)):
             if stem not in files:
                 hint = "; leave the ending out" if has_ending(stem) else ""
@@ -55,7 +55,7 @@ def open_folder(root: Path) -> SegmentationData:
                 eroded=labels[stem] if is_eroded else eroded.get(stem),
             )
         )
-    about = _read_about(root / "about.json")
+    about = read_about(root / "about.json")
     return SegmentationData(
         name=about.name or root.name,
         root=root,
@@ -93,7 +93,12 @@ class About(Settings):
     source: str = ""
 
 
-def _read_about(path: Path) -> About:
+def read_about(path: Path) -> About:
+    """Read ``about.json``, which need not be there.
+
+    Raises:
+        DataError: it holds something else.
+    """
     try:
         return About.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -114,13 +119,20 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return files
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """A row of ``split.csv``; ``is_eroded`` if the only label is an eroded one."""
+
     stem: str
     split: str
     is_eroded: bool
 
 
-def _read_rows(path: Path) -> Iterable[_Row]:
+def read_rows(path: Path) -> Iterable[Row]:
+    """Read ``split.csv``.
+
+    Raises:
+        DataError: it is missing, is no such table, or contradicts itself.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
@@ -133,7 +145,7 @@ def _read_rows(path: Path) -> Iterable[_Row]:
         raise DataError(f"{path} cannot be read as CSV ({error})") from error
     if not rows or not {"stem", "split"} <= set(rows[0][1]):
         raise DataError(f"{path} must have the columns stem,split and at least one row")
-    found: dict[str, _Row] = {}
+    found: dict[str, Row] = {}
     for line, row in rows:
         # A row that is too short holds None.
         stem, split = ((row[column] or "").strip() for column in ("stem", "split"))
@@ -143,5 +155,5 @@ def _read_rows(path: Path) -> Iterable[_Row]:
             )
         if stem in found:
             raise DataError(f"{path} lists '{stem}' twice")
-        found[stem] = _Row(stem, split, (row.get("labels") or "").strip() == "eroded")
+        found[stem] = Row(stem, split, (row.get("labels") or "").strip() == "eroded")
     return found.values()

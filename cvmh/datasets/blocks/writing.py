@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cvmh.datasets.blocks.plan import SplitPlan
 from cvmh.datasets.doctor.structure import UNUSED, look_at_folder
+from cvmh.datasets.folder import read_about, read_rows
 from cvmh.datasets.labelled import SegmentationData
 from cvmh.errors import DataError, OutputError
 from cvmh.files import write_complete
@@ -24,19 +25,25 @@ def write_split(
     """Write ``split.csv`` into a folder data set, and the blocks of scenes beside the scenes.
 
     Blocks are VRT files, which take no space: the scenes stay where they are. Those of an earlier
-    split are removed. ``split.csv`` comes last.
+    split are removed. Which labels are eroded is kept; ``about.json`` no longer names a published
+    split. ``split.csv`` comes last.
 
     Raises:
         OutputError: there is a split.csv already, or a file cannot be written.
+        DataError: ``about.json`` cannot be read.
     """
-    target = root / "split.csv"
+    target, about = root / "split.csv", root / "about.json"
     check_target(target, overwrite=overwrite)
+    eroded = _eroded_stems(target)
+    if about.exists():
+        own = read_about(about).model_copy(update={"splits": "own"})
+        write_complete(about, own.model_dump_json(indent=1) + "\n")
     for old in list_blocks(root):
         old.unlink()
     rows = []
     scenes: dict[str, None] = {}
     for done, (piece, split) in enumerate(zip(plan.pieces, plan.splits, strict=True), start=1):
-        rows.append((piece.stem, split))
+        rows.append((piece.stem, split, piece.facts.entry.stem))
         if piece.window is not None:
             entry = piece.facts.entry
             scenes[entry.stem] = None
@@ -45,7 +52,10 @@ def write_split(
             progress("blocks", done, len(plan.pieces), "blocks")
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerows([("stem", "split"), *rows, *((stem, UNUSED) for stem in scenes)])
+    table.writerow(("stem", "split", "labels") if eroded else ("stem", "split"))
+    for stem, split, scene in [*rows, *((stem, UNUSED, stem) for stem in scenes)]:
+        labels = ("eroded" if scene in eroded else "full",) if eroded else ()
+        table.writerow((stem, split, *labels))
     write_complete(target, text.getvalue())
 
 
@@ -76,6 +86,15 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     """
     if target.exists() and not overwrite:
         raise OutputError(f"{target} exists; give --overwrite to replace it")
+
+
+def _eroded_stems(table: Path) -> set[str]:
+    """Return the images of which an earlier table says that they have only an eroded label."""
+    try:
+        return {row.stem for row in read_rows(table) if row.is_eroded}
+    except DataError:
+        # There is none, or none that says anything.
+        return set()
 
 
 def list_blocks(root: Path) -> list[Path]:

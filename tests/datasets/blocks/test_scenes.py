@@ -147,3 +147,19 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path, scene):
     (scene / "masks" / "town.tif").unlink()
     with pytest.raises(DataError, match="1 image without a label of the same name"):
         open_unsplit(scene)
+
+
+def test_a_new_split_of_a_prepared_set_keeps_which_labels_are_eroded(scene):
+    (scene / "split.csv").write_text("stem,split,labels\ntown,train,eroded\n")
+    about = {"name": "potsdam", "gsd": 0.5, "splits": "official", "source": "x"}
+    (scene / "about.json").write_text(json.dumps(about))
+    split(scene, block=100, gap=20, overwrite=True)
+    data = open_folder(scene)
+    assert not any(image.has_full_label for image in data.images)
+    assert (data.name, data.gsd, data.splits) == ("potsdam", 0.5, "own")
+
+
+def test_a_split_table_that_cannot_be_read_may_be_replaced(scene):
+    (scene / "split.csv").write_text("stem;split\ntown;train\n")
+    split(scene, block=100, gap=20, overwrite=True)
+    assert all(image.has_full_label for image in open_folder(scene).images)
