@@ -111,6 +111,7 @@ def _settings(
 ) -> "DataSettings":
     """Return the data settings; a known set is divided as in training unless told otherwise."""
     from cvmh.config import DataSettings, merge, parse_assignment, validate
+    from cvmh.datasets.known import KNOWN
     from cvmh.errors import ConfigError
 
     wanted = merge(*(parse_assignment(text) for text in assignments))
@@ -119,6 +120,7 @@ def _settings(
             f"--set of evaluate takes settings of data, such as data.layout=mmseg, got '{other[0]}'"
         )
     given = {"dataset": dataset, "root": root}
-    if dataset != "folder" and card.dataset == dataset and card.splits:
+    # A folder of one's own may bear the name of a known set.
+    if card.dataset == dataset and dataset in KNOWN and card.splits in KNOWN[dataset].splits:
         given["splits"] = card.splits
     return validate(DataSettings, merge(given, wanted.get("data", {})), source="options")

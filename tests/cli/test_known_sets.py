@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cvmh.datasets import KNOWN
-from cvmh.models.bundle import load_bundle
+from cvmh.models.bundle import load_bundle, save_bundle
 
 EVERY = [(known.name, layout.name) for known in KNOWN.values() for layout in known.layouts]
 TINY = (
@@ -68,3 +68,15 @@ def test_what_was_trained_is_scored(train, cvmh, fake_set, tmp_path, name, layou
     (scores,) = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert list(scores["classes"]) == KNOWN[name].classes.names
     assert sum(map(sum, scores["confusion"])) > 0
+
+
+def test_a_bundle_of_a_folder_that_is_named_like_a_known_set_is_told_by_its_classes(
+    cvmh, fake_set, tiny_bundle, tmp_path
+):
+    bundle = load_bundle(tiny_bundle)
+    card = bundle.card.model_copy(update={"dataset": "potsdam", "splits": "own"})
+    save_bundle(tmp_path / "own.safetensors", bundle.network, card)
+    root = fake_set("potsdam", "isprs-rgb")
+    outcome = cvmh("evaluate", "own.safetensors", "--dataset", "potsdam", "--data", root)
+    assert outcome.code == 1
+    assert "the bundle knows the classes field, water, roof" in outcome.stderr
