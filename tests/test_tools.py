@@ -1,5 +1,6 @@
 """The tools that train over seeds, with trainings that are pretended and one that is real."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -87,6 +88,26 @@ def test_configs_are_compared_at_equal_minutes_on_the_same_seeds(
         ("laptop_strong", 2),
     ]
     assert all("train.minutes=7.0" in trial.settings for trial in pretend)
+
+
+def test_scores_of_a_trial_with_other_settings_are_not_taken_for_those_asked_for(
+    tools, tmp_path, monkeypatch
+):
+    module = tools("trials")
+    monkeypatch.setattr(module.Trial, "_call", lambda trial, *arguments: None)
+    config = tmp_path / "config.yaml"
+    config.write_text("train: {epochs: 1}")
+    trial = module.Trial(
+        folder=tmp_path / "trial", config=config, dataset="folder", data=tmp_path, seed=0
+    )
+    trial.run()
+    assert not trial.is_finished
+    other = dataclasses.replace(trial, split="test", settings=("train.minutes=1",))
+    with pytest.raises(SystemExit, match=r"trial is of a trial with other split, settings; give"):
+        assert other.is_finished
+    config.write_text("train: {epochs: 2}")
+    with pytest.raises(SystemExit, match=r"with other config; give another --out"):
+        assert trial.is_finished
 
 
 @pytest.mark.slow

@@ -32,11 +32,20 @@ class Trial:
 
     @property
     def is_finished(self) -> bool:
-        """Say whether its scores are there."""
+        """Say whether its scores are there; exit where the folder is that of another trial."""
+        written = self.folder / "trial.json"
+        before = json.loads(written.read_text()) if written.exists() else self._asked()
+        changed = [name for name, value in self._asked().items() if before[name] != value]
+        if changed:
+            raise SystemExit(
+                f"{self.folder} is of a trial with other {', '.join(changed)}; give another --out"
+            )
         return (self.folder / "scores" / "scores.json").exists()
 
     def run(self) -> None:
         """Train from the beginning or from where it was stopped, then score; raise if it fails."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "trial.json").write_text(json.dumps(self._asked(), indent=1) + "\n")
         if not (self.folder / "run" / "best.safetensors").exists():
             self._call("train", *self._training())
         self._call(
@@ -50,6 +59,18 @@ class Trial:
         (entry,) = json.loads((self.folder / "scores" / "scores.json").read_text())
         return 100 * float(entry[name])
 
+    def _asked(self) -> dict[str, object]:
+        """Return what its scores depend on, as JSON has it."""
+        return {
+            "config": self.config.read_text(encoding="utf-8"),
+            "dataset": self.dataset,
+            "data": str(self.data.resolve()),
+            "seed": self.seed,
+            "split": self.split,
+            "protocol": self.protocol,
+            "settings": list(self.settings),
+        }
+
     def _training(self) -> list[object]:
         out = ("--out", self.folder / "run")
         if (self.folder / "run" / "run.json").exists():
@@ -60,7 +81,6 @@ class Trial:
 
     def _call(self, *arguments: object) -> None:
         pin = "" if self.core is None else f"os.sched_setaffinity(0, {{{self.core}}}); "
-        self.folder.mkdir(parents=True, exist_ok=True)
         threads = {} if self.core is None else {"OMP_NUM_THREADS": "1"}
         with (self.folder / "log.txt").open("a") as log:
             outcome = subprocess.run(
