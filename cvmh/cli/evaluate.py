@@ -97,7 +97,8 @@ def command(
     for line in score_lines(evaluation.scores):
         click.echo(line.rstrip())
     areas = estimate_split(evaluation.scores[0], loaded.card, gsd=evaluation.gsd)
-    for line in () if areas is None else area_lines(areas):
+    is_same = evaluation.scores[0].facts.seen_in == "selection"
+    for line in () if areas is None else area_lines(areas, is_same=is_same):
         click.echo(line)
     if out is not None:
         write_evaluation(

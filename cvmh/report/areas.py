@@ -66,8 +66,13 @@ def estimate_split(scores: Scores, card: BundleCard, *, gsd: float | None) -> Sp
     )
 
 
-def area_lines(areas: SplitAreas) -> Iterator[str]:
-    """Yield a table of areas in lines of text, and notes below it."""
+def area_lines(areas: SplitAreas, *, is_same: bool) -> Iterator[str]:
+    """Yield a table of areas in lines of text, and notes below it.
+
+    Args:
+        areas: of a split.
+        is_same: whether the sample is of the images that are scored; names of splits do not tell.
+    """
     factor, unit = (1e-4, "ha") if areas.unit == "m2" else (1.0, "pixels")
     digits = 2 if unit == "ha" else 0
     found = areas.estimates
@@ -84,8 +89,7 @@ def area_lines(areas: SplitAreas) -> Iterator[str]:
         yield f"{name:<{WIDTH}}" + "".join(map(cell, values))
     yield (
         f"estimated from split {areas.sample_split} of the bundle's training, "
-        f"{areas.extent}"
-        + (": the same split, so this is no test" if areas.sample_split == areas.split else "")
+        f"{areas.extent}" + (": the same split, so this is no test" if is_same else "")
     )
     for note in found.notes:
         yield f"  note: {note}"
