@@ -71,12 +71,15 @@ def list_rasters(folder: Path) -> list[Path]:
     """Return the files of a folder that may be images or labels, in order.
 
     Hidden ones are not: macOS leaves ``._tile.tif`` beside ``tile.tif`` on foreign disks.
+
+    Raises:
+        DataError: the folder cannot be looked into.
     """
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if has_ending(path.name) and not path.name.startswith(".")
-    ]
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"folder {folder} cannot be read ({error.strerror})") from error
+    return [path for path in paths if has_ending(path.name) and not path.name.startswith(".")]
 
 
 def has_ending(name: str) -> bool:

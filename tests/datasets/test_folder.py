@@ -1,10 +1,12 @@
 import shutil
+from pathlib import Path
 
 import pytest
 
 from cvmh.classes import ClassTable
 from cvmh.config import DataSettings
 from cvmh.datasets import open_data, open_folder
+from cvmh.datasets.doctor import examine
 from cvmh.errors import ConfigError, CvmhError, DataError
 
 
@@ -128,6 +130,16 @@ def test_a_stem_with_an_ending_is_told_to_have_none(root):
     (root / "split.csv").write_text("stem,split\na.tif,train\n")
     message = message_of(lambda: open_folder(root))
     assert "lists 'a.tif', but" in message and message.endswith("leave the ending out")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(root, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    message = message_of(lambda: open_folder(root))
+    assert message == f"folder {root / 'masks'} cannot be read (Permission denied)"
+    assert {f.code for f in examine("folder", root).findings} >= {"unreadable-folder"}
 
 
 def test_two_files_of_one_stem_are_refused(root):

@@ -11,7 +11,7 @@ from cvmh.classes import NODATA_ID, ClassTable, SegClass
 from cvmh.datasets.doctor.finding import Finding, Place, Severity, counted, places_of
 from cvmh.datasets.folder import has_ending, list_rasters
 from cvmh.datasets.labelled import LabelledImage, SegmentationData
-from cvmh.errors import CvmhError
+from cvmh.errors import CvmhError, DataError
 from cvmh.geo.raster import Raster
 
 SPLITS = ("train", "val", "test")
@@ -68,8 +68,21 @@ def _files(folder: Path, findings: list[Finding]) -> Files:
             )
         )
         return {}
+    try:
+        paths = list_rasters(folder)
+    except DataError as error:
+        findings.append(
+            Finding(
+                code="unreadable-folder",
+                severity="error",
+                what=str(error),
+                fix="check who may read it, or copy the data set anew",
+                places=places_of([folder]),
+            )
+        )
+        return {}
     files: dict[str, Path] = {}
-    for path in list_rasters(folder):
+    for path in paths:
         if path.stem in files:
             findings.append(
                 Finding(
