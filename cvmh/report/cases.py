@@ -16,6 +16,8 @@ from cvmh.report.seen import Seen, find_seen
 Reopen = Callable[[str], SegmentationData]
 # Asks for every protocol that can be scored.
 ALL = "all"
+# What the split of a set is called that follows no published table.
+OWN_SPLIT = "own"
 # So many names of images are told in a message.
 NAMED = 4
 
@@ -133,7 +135,7 @@ def _make_case(
     facts = Facts(
         labels="eroded" if labels == "eroded" else "full",
         labels_from=labels_from,
-        splits=divided.splits if is_known else "",
+        splits="" if divided.splits == OWN_SPLIT else divided.splits,
         left_out=_present(rule.left_out, divided),
         uncounted=_present(rule.uncounted, divided),
         tta=tta if rule.tta is None else rule.tta,

@@ -259,6 +259,12 @@ def test_a_set_of_ones_own_is_scored_by_the_rules_of_a_protocol_on_its_own_split
     assert case.kind is LabelKind.MADE
 
 
+def test_scores_of_a_prepared_copy_name_its_split_table(open_table):
+    data = replace(open_table(), layout="folder")
+    (case,) = make_cases(make_card(), data, ["ssrs"])
+    assert "split table official" in case.facts.sentence
+
+
 def test_chips_of_a_layout_are_not_called_stitched_scenes(make_one, open_table):
     assert make_one("full").facts.is_stitched
     chips = make_one("full", data=replace(open_table(), layout="mmseg")).facts
