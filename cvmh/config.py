@@ -318,16 +318,27 @@ def validate(model: type[Model], content: Mapping[str, Any], *, source: str) -> 
             raise ConfigError(f"{source}: unknown key '{key}'{hint}") from error
         came = "" if first["type"] == "missing" else f", got {first['input']!r}"
         said = first["msg"].lower().removeprefix("value error, ")
+        group = _group_at(model, path)
+        if first["type"] == "model_type" and group is not None:
+            said = f"must be keys with values; its keys are {', '.join(group.model_fields)}"
         raise ConfigError(f"{source}: '{key}': {said}{came}") from error
 
 
-def _nearest(model: type[BaseModel], path: list[str]) -> str:
-    for part in path[:-1]:
+def _group_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
+    """Return the group of settings that a key names, None if it names none."""
+    for part in path:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return ""
+            return None
         model = annotation
-    known = list(model.model_fields)
+    return model
+
+
+def _nearest(model: type[BaseModel], path: list[str]) -> str:
+    group = _group_at(model, path[:-1])
+    if group is None:
+        return ""
+    known = list(group.model_fields)
     close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{'.'.join([*path[:-1], close[0]])}'?"

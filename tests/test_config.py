@@ -62,6 +62,15 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_came(content, key, came)
     assert message.endswith(came)
 
 
+def test_a_value_in_the_place_of_a_group_is_refused_with_the_keys_of_the_group():
+    with pytest.raises(ConfigError) as caught:
+        validate(RunConfig, {"train": {"loss": "dice"}}, source="test")
+    assert str(caught.value) == (
+        "test: 'train.loss': must be keys with values; its keys are cross_entropy, dice, focal, "
+        "lovasz, ohem, boundary, got 'dice'"
+    )
+
+
 def test_settings_cannot_be_changed_after_they_were_checked():
     with pytest.raises(ValidationError, match="frozen"):
         RunConfig().train.epochs = 3
