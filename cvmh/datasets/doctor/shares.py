@@ -21,15 +21,13 @@ def find_class_shares(examination: Examination) -> Iterator[Finding]:
     train = by_split.get("train")
     if train is None:
         return
+    for split in ("train", "val"):
+        images = examination.by_split().get(split, [])
+        read = [facts.labels for facts in images]
+        ignored = [labels and not labels.labelled and not labels.num_unknown for labels in read]
+        if images and all(ignored):
+            yield _nothing_labelled(split)
     if not train.any():
-        read = [facts.labels for facts in examination.by_split()["train"]]
-        if all(labels is not None and not labels.num_unknown for labels in read):
-            yield Finding(
-                code="nothing-labelled",
-                severity="error",
-                what="no pixel of split 'train' has a class, all are ignored",
-                fix="check the ids of the labels, and the value that they declare as nodata",
-            )
         return
     for number, name in enumerate(examination.classes.names):
         if not train[number]:
@@ -50,6 +48,15 @@ def find_class_shares(examination: Examination) -> Iterator[Finding]:
                 what=f"class '{name}' has pixels in split 'train' but none in split 'val'",
                 fix="put an image that shows it into 'val', or its score cannot be known",
             )
+
+
+def _nothing_labelled(split: str) -> Finding:
+    return Finding(
+        code="nothing-labelled",
+        severity="error",
+        what=f"no pixel of split '{split}' has a class, all are ignored",
+        fix="check the ids of the labels, and the value that they declare as nodata",
+    )
 
 
 def _absent_from_training(name: str, elsewhere: int) -> Finding:

@@ -49,11 +49,12 @@ def test_a_label_that_ignores_everything_is_told(patient):
     assert finding.counts == {"pixels": 256 * 256}
 
 
-def test_labels_that_all_ignore_everything_are_an_error(patient):
-    for number in range(6, 11):
+@pytest.mark.parametrize(("split", "numbers"), [("train", range(6, 11)), ("val", [11])])
+def test_a_split_of_which_all_is_ignored_is_an_error(patient, split, numbers):
+    for number in numbers:
         patient.change(patient.label(number), np.full((256, 256), 255, dtype=np.uint8))
     finding = patient.found("nothing-labelled")
-    assert finding.severity == "error" and "split 'train'" in finding.what
+    assert finding.severity == "error" and f"split '{split}'" in finding.what
 
 
 def test_hidden_files_are_no_images(patient):
