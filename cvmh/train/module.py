@@ -104,8 +104,13 @@ class SegmentationModule(lightning.LightningModule):
         """Stop at a gradient that is not finite, unless a loss scaler will skip the step."""
         if self.trainer.precision == "16-mixed":
             return
-        for name, parameter in self.network.named_parameters():
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+        found = {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
+        # One look at all of them: at each look a GPU is waited for.
+        if torch.isfinite(nn.utils.get_total_norm(list(found.values()))):
+            return
+        for name, gradient in found.items():
+            # All may be finite, and only their norm too large.
+            if not torch.isfinite(gradient).all():
                 raise TrainingError(self._not_finite("gradient", name, None))
 
     def on_train_epoch_end(self) -> None:

@@ -95,6 +95,13 @@ def test_the_average_moves_once_a_step_and_not_once_a_batch(network):
     assert differ(module.kept, module.network)
 
 
+def test_gradients_whose_norm_alone_is_too_large_for_a_number_do_not_stop_a_run(network):
+    # Each is finite, the square of some is not; clipping takes them all to zero.
+    large = [(image * 1e30, label, index) for image, label, index in samples(2)]
+    module = fit(network, large, batch=2, loss=PIXELWISE)
+    assert all(parameter.isfinite().all() for parameter in module.network.parameters())
+
+
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_processes_validate_one_network_with_one_set_of_statistics(network, ema, monkeypatch):
     shared = []
