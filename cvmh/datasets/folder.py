@@ -4,17 +4,15 @@ There may also be ``masks_eroded/``, labels that leave out the borders of classe
 ``about.json``, which says what the files do not; 'cvmh data prepare' writes both.
 """
 
-import csv
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from cvmh.classes import ClassTable
 from cvmh.config import Settings
 from cvmh.datasets.labelled import LabelledImage, SegmentationData
+from cvmh.datasets.split_table import read_rows
 from cvmh.errors import DataError
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".vrt")
@@ -120,43 +118,3 @@ def _by_stem(folder: Path) -> dict[str, Path]:
             )
         files[path.stem] = path
     return files
-
-
-class Row(NamedTuple):
-    """A row of ``split.csv``; ``is_eroded`` if the only label is an eroded one."""
-
-    stem: str
-    split: str
-    is_eroded: bool
-
-
-def read_rows(path: Path) -> Iterable[Row]:
-    """Read ``split.csv``.
-
-    Raises:
-        DataError: it is missing, is no such table, or contradicts itself.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True)
-            rows = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} is missing; write it with the columns stem,split (split: train, val or test)"
-        ) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV ({error})") from error
-    if not rows or not {"stem", "split"} <= set(rows[0][1]):
-        raise DataError(f"{path} must have the columns stem,split and at least one row")
-    found: dict[str, Row] = {}
-    for line, row in rows:
-        # A row that is too short holds None.
-        stem, split = ((row[column] or "").strip() for column in ("stem", "split"))
-        if not stem or not split:
-            raise DataError(
-                f"{path} must name a stem and its split in every row, line {line} does not"
-            )
-        if stem in found:
-            raise DataError(f"{path} lists '{stem}' twice")
-        found[stem] = Row(stem, split, (row.get("labels") or "").strip() == "eroded")
-    return found.values()

@@ -72,13 +72,19 @@ def test_a_missing_split_file_says_which_columns_to_write(root):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "stem,split\n", "name,split\na,train\n", "a,train\nb,val\n", "stem;split\na;train\n"],
+    ["", "stem,split\n", "name,split\na,train\n", "a,train\nb,val\n", "stem\tsplit\na\ttrain\n"],
 )
 def test_a_split_file_without_its_columns_or_rows_is_refused(root, text):
     (root / "split.csv").write_text(text)
     message = message_of(lambda: open_folder(root))
     assert str(root / "split.csv") in message
     assert "must have the columns stem,split and at least one row" in message
+
+
+def test_the_header_that_came_is_named(root):
+    (root / "split.csv").write_text("Name;Split\na;train\n")
+    message = message_of(lambda: open_folder(root))
+    assert message.endswith("but its first line is 'Name;Split', without stem")
 
 
 @pytest.mark.parametrize("row", ["a", "a,", "a, ", ",train"])
@@ -89,10 +95,21 @@ def test_a_row_without_a_stem_or_a_split_is_refused(root, row):
     assert "line 3" in message
 
 
-@pytest.mark.parametrize("content", [b"stem,split\n\xff\xfe,train\n"])
-def test_a_split_file_that_is_no_text_is_refused(root, content):
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"stem,split\n\xff\xfe,train\n",
+        "stem,split\na,train\n".encode("utf-16"),
+        "stem,split\na,train\n".encode("utf-16-le"),
+    ],
+    ids=["no text", "utf-16", "utf-16 without a mark"],
+)
+def test_a_split_file_that_is_not_utf_8_is_told_to_be_saved_anew(root, content):
     (root / "split.csv").write_bytes(content)
-    assert str(root / "split.csv") in message_of(lambda: open_folder(root))
+    assert message_of(lambda: open_folder(root)) == (
+        f"{root / 'split.csv'} must be text in UTF-8, but is not (UTF-16 from a spreadsheet?); "
+        "save it anew as 'CSV UTF-8'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,8 +119,11 @@ def test_a_split_file_that_is_no_text_is_refused(root, content):
         b"split,area,stem\nval,7,a\n\ntrain,,b\n",
         b'"stem","split"\n"a","val"\n"b","train"',
         b"stem, split\na, val\nb , train \n",
+        b"stem;split\r\na;val\r\nb;train\r\n",
+        b"\xef\xbb\xbfStem,SPLIT\r\na,val\r\nb,train\r\n",
+        b"\nstem,split\n\na,val\nb,train\n",
     ],
-    ids=["bom", "other columns", "quotes", "blanks"],
+    ids=["bom", "other columns", "quotes", "blanks", "semicolons", "capitals", "blank lines"],
 )
 def test_a_split_file_may_look_as_spreadsheets_write_it(root, content):
     (root / "split.csv").write_bytes(content)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from cvmh.datasets.blocks.plan import SplitPlan
 from cvmh.datasets.doctor.structure import UNUSED, look_at_folder
-from cvmh.datasets.folder import read_about, read_rows
+from cvmh.datasets.folder import read_about
 from cvmh.datasets.labelled import SegmentationData
+from cvmh.datasets.split_table import read_rows
 from cvmh.errors import DataError, OutputError
 from cvmh.files import write_complete
 from cvmh.geo.window_file import write_window

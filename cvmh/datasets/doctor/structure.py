@@ -1,6 +1,5 @@
 """A folder data set as a list of files: what is missing, left over, or contradicts itself."""
 
-import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from cvmh.classes import NODATA_ID, ClassTable, SegClass
 from cvmh.datasets.doctor.finding import Finding, Place, Severity, counted, places_of
 from cvmh.datasets.folder import has_ending, list_rasters
 from cvmh.datasets.labelled import LabelledImage, SegmentationData
+from cvmh.datasets.split_table import Line, read_lines
 from cvmh.errors import CvmhError, DataError
 from cvmh.geo.raster import Raster
 
@@ -126,7 +126,7 @@ def _read_rows(path: Path, images: Files, labels: Files) -> Rows:
         return Rows({}, [problem])
     splits: dict[str, str] = {}
     findings = []
-    for line, stem, split in rows:
+    for line, stem, split, _ in rows:
         if not stem or not split:
             findings.append(_row_finding(path, line, f"line {line} lacks a stem or a split"))
         elif splits.get(stem, split) != split:
@@ -175,20 +175,13 @@ def _judge_splits(path: Path, splits: dict[str, str], images: Files) -> Iterator
             )
 
 
-def _parse(path: Path) -> tuple[list[tuple[int, str, str]], Finding | None]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True)
-            table = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
+def _parse(path: Path) -> tuple[list[Line], Finding | None]:
+    if not path.exists():
         return [], _no_rows(path, "split.csv is missing")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return [], _no_rows(path, f"split.csv cannot be read as CSV ({error})")
-    if not table or not {"stem", "split"} <= set(table[0][1]):
-        return [], _no_rows(path, "split.csv has not the columns stem,split, or no row")
-    return [
-        (line, (row["stem"] or "").strip(), (row["split"] or "").strip()) for line, row in table
-    ], None
+    try:
+        return read_lines(path), None
+    except DataError as error:
+        return [], _no_rows(path, str(error))
 
 
 def _no_rows(path: Path, what: str) -> Finding:
