@@ -1,4 +1,4 @@
-"""What to say when a batch does not fit in memory."""
+"""What to say when a batch is too large for the memory, or too small for the network."""
 
 import re
 from collections.abc import Iterator
@@ -11,6 +11,8 @@ from cvmh.errors import TrainingError
 
 # Torch has no error class of its own for this on a CPU.
 CPU_IS_FULL = re.compile("can't allocate memory|not enough memory")
+# What batch norm says of maps of one pixel in a batch of one tile.
+NORM_LACKS_VALUES = "Expected more than 1 value per channel"
 # Networks halve their maps five times.
 TILE_STEP = 32
 
@@ -19,8 +21,10 @@ TILE_STEP = 32
 def fitting(config: RunConfig) -> Iterator[None]:
     """Turn an allocation that fails into one sentence that names smaller settings.
 
+    Likewise a batch that is too small to be normalised, into one that names larger settings.
+
     Raises:
-        TrainingError: the memory of the device is too small for the run.
+        TrainingError: the memory of the device is too small for the run, or the batch is.
     """
     try:
         yield
@@ -32,6 +36,10 @@ def fitting(config: RunConfig) -> Iterator[None]:
         if not CPU_IS_FULL.search(str(error)):
             raise
         raise TrainingError(_too_large(config, "this machine")) from error
+    except ValueError as error:
+        if NORM_LACKS_VALUES not in str(error):
+            raise
+        raise TrainingError(_too_small(config)) from error
 
 
 def _too_large(config: RunConfig, place: str) -> str:
@@ -45,4 +53,14 @@ def _too_large(config: RunConfig, place: str) -> str:
     return (
         f"a batch of {batch} tiles of {tile} x {tile} pixels does not fit in the memory of "
         f"{place}; {way}"
+    )
+
+
+def _too_small(config: RunConfig) -> str:
+    batch, tile = config.data.batch, config.data.tile
+    # The maps of larger tiles have one pixel only where a network pools all of them.
+    way = f", or data.tile={2 * tile}" if tile <= TILE_STEP else ""
+    return (
+        f"data.batch={batch} with data.tile={tile} leaves some batch norm of the network a single "
+        f"value a channel, and it needs two; use data.batch={2 * batch}{way}"
     )

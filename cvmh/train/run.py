@@ -69,7 +69,8 @@ def train(
     Raises:
         OutputError: ``out`` holds a run already, or cannot be written.
         ConfigError: there is nothing to resume, or a setting does not fit the data.
-        TrainingError: a loss, gradient or score is not finite, or a batch does not fit in memory.
+        TrainingError: a loss, gradient or score is not finite, or a batch does not fit in memory
+            or is too small for batch norm.
         KeyboardInterrupt: the user stopped the run; it can be resumed.
     """
     devices = find_devices(config.train, device)

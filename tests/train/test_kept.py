@@ -106,6 +106,26 @@ def test_where_nothing_can_be_made_smaller_another_network_is_suggested(
         train(make_config(data={"batch": 1}), tmp_path / "run", device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("tile", "ways"), [(32, "data.batch=2, or data.tile=64"), (64, "data.batch=2")]
+)
+def test_a_batch_too_small_for_batch_norm_is_told_with_the_settings_that_would_do(
+    tmp_path, make_config, monkeypatch, tile, ways
+):
+    def pool(self, logits, labels):
+        return torch.nn.BatchNorm2d(3)(logits.mean(dim=(2, 3), keepdim=True)).mean()
+
+    # The deepest maps of a tile of 32 pixels have one, without any pooling.
+    if tile > 32:
+        monkeypatch.setattr(SegmentationLoss, "forward", pool)
+    with pytest.raises(TrainingError) as caught:
+        train(make_config(data={"batch": 1, "tile": tile}), tmp_path / "run", device="cpu")
+    assert str(caught.value) == (
+        f"data.batch=1 with data.tile={tile} leaves some batch norm of the network a single value "
+        f"a channel, and it needs two; use {ways}"
+    )
+
+
 def test_another_error_of_torch_is_not_taken_for_a_full_memory(tmp_path, make_config, monkeypatch):
     def fail(self, logits, labels):
         raise RuntimeError("something else")
