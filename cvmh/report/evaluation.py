@@ -80,7 +80,8 @@ def evaluate(
     Raises:
         ConfigError: bundle and data set have different classes; a protocol is unknown, not for
             this data set, or would score what the bundle was trained on.
-        DataError: the split is empty, has no labels, or a label does not fit its image.
+        DataError: the split is empty, no pixel of it is labelled, or a label does not fit its
+            image.
         RasterError: an image cannot be read or does not fit the bundle.
     """
     width = None if boundary is None else check_width(boundary)
@@ -119,7 +120,8 @@ def score_mask(image: LabelledImage, mask: Path, data: SegmentationData) -> Scor
     """Return the scores of the mask of one scene, by the protocol that is for any data set.
 
     Raises:
-        DataError: the label does not fit the mask, or holds what its encoding does not know.
+        DataError: the label does not fit the mask, labels nothing, or holds what its encoding does
+            not know.
     """
     case = Case(
         protocol=PROTOCOL,

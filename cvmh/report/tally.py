@@ -9,6 +9,7 @@ import numpy as np
 
 from cvmh.classes import NODATA_ID
 from cvmh.datasets import LabelledImage
+from cvmh.errors import DataError
 from cvmh.geo.raster import Raster
 from cvmh.metrics import (
     BoundaryCounts,
@@ -68,8 +69,20 @@ class Tally:
         return self.case.data.gsd or (median(self.resolutions) if self.resolutions else None)
 
     def scores(self) -> Scores:
-        """Return the scores of all that was counted."""
+        """Return the scores of all that was counted.
+
+        Raises:
+            DataError: nothing was.
+        """
         case, classes = self.case, self.case.data.classes
+        if not self.confusion.any():
+            first = case.images[0]
+            label = first.eroded if case.kind is LabelKind.ERODED else first.label
+            raise DataError(
+                f"protocol '{case.protocol}' has nothing to score, for no pixel of split "
+                f"'{case.split}' of {case.data.name} is labelled where the image has data; look at "
+                f"its labels, such as {label}"
+            )
         boundary = None
         if self.width is not None:
             boundary = score_boundaries(

@@ -269,6 +269,18 @@ def test_a_label_that_does_not_fit_its_image_is_refused(bundle, make_data, open_
         evaluate(bundle, open_root(root))
 
 
+def test_a_split_without_a_labelled_pixel_is_told_with_its_first_label(
+    bundle, make_data, open_root
+):
+    root = make_data(splits=SPLITS)
+    for stem in ("s2", "s3"):
+        write_raster(root / "masks" / f"{stem}.tif", np.full((64, 64), 255, "uint8"))
+    with pytest.raises(
+        DataError, match=r"'full' has nothing to score, .* split 'test' of data .*masks/s2.tif$"
+    ):
+        evaluate(bundle, open_root(root))
+
+
 def test_a_split_without_images_is_refused(bundle, easy_data, open_root):
     with pytest.raises(DataError, match="no image is in split 'holdout'; there are: test, train"):
         evaluate(bundle, open_root(easy_data), split="holdout")
