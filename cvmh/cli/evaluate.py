@@ -50,6 +50,7 @@ UNFINISHED = ".predictions"
     help="Change a setting of the data set, such as data.layout=mmseg. Repeatable.",
 )
 @click.option("--out", type=PATH, metavar="DIR", help="Leave scores.json and report.html here.")
+@click.option("--overwrite", is_flag=True, help="Replace what another evaluation left in --out.")
 def command(
     bundle: Path,
     dataset: str,
@@ -60,6 +61,7 @@ def command(
     tta: bool,
     assignments: tuple[str, ...],
     out: Path | None,
+    overwrite: bool,
 ) -> None:
     """Score a BUNDLE on a split of labelled images, stitching whole scenes before scoring.
 
@@ -71,8 +73,10 @@ def command(
     from cvmh.models.bundle import load_bundle
     from cvmh.report.areas import area_lines, estimate_split
     from cvmh.report.evaluation import evaluate
-    from cvmh.report.writing import PageObserver, write_evaluation
+    from cvmh.report.writing import PageObserver, check_folder, write_evaluation
 
+    if out is not None:
+        check_folder(out, overwrite=overwrite)
     loaded = load_bundle(bundle)
     settings = _settings(dataset, root, assignments, loaded.card)
     data = open_data(settings)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cvmh.errors import OutputError
 from cvmh.files import make_folder, write_complete
 from cvmh.models.bundle import Bundle, versions
 from cvmh.report.areas import estimate_split
@@ -16,6 +17,27 @@ from cvmh.report.reliability import ReliabilityObserver
 from cvmh.report.run_folder import read_run_folder
 from cvmh.report.window_pictures import draw_windows
 from cvmh.report.windows import ExtremeWindows
+
+# What an evaluation leaves in its folder.
+SCORES, PAGE = "scores.json", "report.html"
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder in which the scores of another evaluation would be replaced.
+
+    Predictions of an evaluation that was interrupted may be there.
+
+    Raises:
+        OutputError: it holds scores or a page and nobody asked to replace them, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"--out must be a folder, but {folder} is a file; name another one")
+    there = [name for name in (SCORES, PAGE) if (folder / name).exists()]
+    if there and not overwrite:
+        raise OutputError(
+            f"{folder} holds {' and '.join(there)} of another evaluation; choose another --out, or "
+            "replace them with --overwrite"
+        )
 
 
 class PageObserver:
@@ -70,11 +92,11 @@ def write_evaluation(
     """
     make_folder(folder)
     entries = _entries(evaluation, bundle, seen)
-    write_complete(folder / "scores.json", json.dumps(entries, indent=1) + "\n")
+    write_complete(folder / SCORES, json.dumps(entries, indent=1) + "\n")
     page = evaluation_page(
         _findings(evaluation, bundle, seen, bands, command, now or datetime.now(UTC))
     )
-    write_complete(folder / "report.html", page)
+    write_complete(folder / PAGE, page)
 
 
 def _entries(evaluation: Evaluation, bundle: Bundle, seen: PageObserver) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ OPTIONS = {
         "--data",
         "--dataset",
         "--out",
+        "--overwrite",
         "--protocol",
         "--set",
         "--split",

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from cvmh.datasets import open_folder
 
 
@@ -51,6 +53,42 @@ def test_evaluate_shows_protocols_side_by_side_each_with_its_facts(cvmh, finishe
     )
     assert "no test-time augmentation" in isprs
     assert note.startswith("  note: the benchmark lists F1 of five classes")
+
+
+@pytest.mark.parametrize("name", ["scores.json", "report.html"])
+def test_the_scores_of_another_evaluation_are_not_replaced_unasked(
+    cvmh, tiny_bundle, easy_data, tmp_path, name
+):
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / name).write_text("mine")
+    arguments = ("evaluate", tiny_bundle, "--data", easy_data, "--out", "scores")
+    outcome = cvmh(*arguments)
+    assert (outcome.code, outcome.stdout) == (1, "")
+    assert outcome.stderr.splitlines()[-1].endswith(
+        f"scores holds {name} of another evaluation; choose another --out, or replace them with "
+        "--overwrite"
+    )
+    assert [path.name for path in (tmp_path / "scores").iterdir()] == [name]
+    assert (tmp_path / "scores" / name).read_text() == "mine"
+    assert cvmh(*arguments, "--overwrite").code == 0
+    assert (tmp_path / "scores" / name).read_text() != "mine"
+
+
+def test_an_evaluation_that_left_no_scores_goes_on_unasked(
+    cvmh, tiny_bundle, easy_data, tmp_path, visible
+):
+    (tmp_path / "scores" / ".predictions").mkdir(parents=True)
+    arguments = ("evaluate", tiny_bundle, "--data", easy_data, "--out", "scores")
+    assert cvmh(*arguments).code == 0
+    assert visible(tmp_path / "scores") == {"scores.json", "report.html"}
+
+
+def test_scores_are_not_left_in_a_file(cvmh, tiny_bundle, easy_data, tmp_path):
+    (tmp_path / "scores").write_text("mine")
+    outcome = cvmh("evaluate", tiny_bundle, "--data", easy_data, "--out", "scores")
+    assert outcome.code == 1
+    assert "--out must be a folder, but scores is a file; name another one" in outcome.stderr
+    assert (tmp_path / "scores").read_text() == "mine"
 
 
 def test_evaluate_takes_no_settings_but_those_of_the_data(cvmh, tiny_bundle, easy_data):
