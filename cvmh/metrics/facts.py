@@ -18,6 +18,7 @@ class Facts(BaseModel):
         labels: all labelled pixels, or all but those along the borders of classes.
         labels_from: where eroded labels come from, with the radius if they were made here.
         splits: the table that divides the data set; empty if that is its own.
+        splits_meant: that of the protocol, where a prepared copy follows another one.
         left_out: classes that the means leave out.
         uncounted: classes whose labels do not count in overall accuracy and kappa.
         tta: whether the scores of flipped and turned tiles were averaged.
@@ -36,6 +37,7 @@ class Facts(BaseModel):
     labels: Literal["full", "eroded"] = "full"
     labels_from: str = ""
     splits: str = ""
+    splits_meant: str = ""
     left_out: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()
     tta: bool = False
@@ -51,6 +53,8 @@ class Facts(BaseModel):
         """All of it but note and source in one line, to be printed with every score."""
         labels = f"{self.labels} labels" + (f" ({self.labels_from})" if self.labels_from else "")
         table = f"split table {self.splits}" if self.splits else "the data set's own split"
+        if self.splits_meant:
+            table += f" (NOT {self.splits_meant}, THE PROTOCOL'S)"
         parts = [
             labels,
             table,

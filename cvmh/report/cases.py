@@ -124,8 +124,10 @@ def _make_case(
     reopen: Reopen | None,
 ) -> Case:
     is_known = data.name in KNOWN and data.layout != "folder"
-    rule = protocol.rule_for(data.name, is_known=is_known)
-    divided = _divided(data, protocol.name, rule.splits, reopen)
+    is_copy = _is_copy(data)
+    rule = protocol.rule_for(data.name, is_known=is_known or is_copy)
+    # A copy is divided as it was prepared, once and for all.
+    divided = data if is_copy else _divided(data, protocol.name, rule.splits, reopen)
     name = split or rule.split
     images = divided.of_split(name)
     kind, labels, labels_from = _choose_labels(protocol.name, rule, images, divided, name)
@@ -136,6 +138,7 @@ def _make_case(
         labels="eroded" if labels == "eroded" else "full",
         labels_from=labels_from,
         splits="" if divided.splits == OWN_SPLIT else divided.splits,
+        splits_meant=_table_missed(divided, rule.splits) if is_copy else "",
         left_out=_present(rule.left_out, divided),
         uncounted=_present(rule.uncounted, divided),
         tta=tta if rule.tta is None else rule.tta,
@@ -167,6 +170,19 @@ def _divided(
         raise type(error)(
             f"protocol '{protocol}' divides {data.name} by table '{table}': {error}"
         ) from error
+
+
+def _is_copy(data: SegmentationData) -> bool:
+    """Return whether a folder says that it is a known set, divided by a published table."""
+    is_folder = data.layout == "folder" and data.name in KNOWN
+    return is_folder and data.splits in KNOWN[data.name].splits
+
+
+def _table_missed(data: SegmentationData, wanted: str | None) -> str:
+    """Return the table that a protocol wants where a copy follows another one, else nothing."""
+    if wanted is None or KNOWN[data.name].is_one_table(wanted, data.splits):
+        return ""
+    return wanted
 
 
 def _choose_labels(

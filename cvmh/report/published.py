@@ -6,7 +6,7 @@ and what stands against a comparison even then.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cvmh.datasets.known import KNOWN
 from cvmh.metrics import Scores
@@ -67,13 +67,6 @@ def _obstacle(row: Published, scores: Scores) -> str:
     trained_on = scores.facts.trained_on
     if not trained_on:
         return "perhaps: it is not known what this bundle was trained on"
-    if not _is_one_table(row.dataset, trained_on.split()[0], scores.facts.splits):
+    if not KNOWN[row.dataset].is_one_table(trained_on.split()[0], scores.facts.splits):
         return f"perhaps: this bundle was trained on {trained_on}"
     return ""
-
-
-def _is_one_table(dataset: str, first: str, second: str) -> bool:
-    """Return whether two split tables are one under two names, as official and mmseg of Potsdam."""
-    tables = KNOWN[dataset].splits
-    alike = [replace(tables[name], about="") for name in (first, second) if name in tables]
-    return first == second or (len(alike) == 2 and alike[0] == alike[1])

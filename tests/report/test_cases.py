@@ -261,8 +261,21 @@ def test_a_set_of_ones_own_is_scored_by_the_rules_of_a_protocol_on_its_own_split
 
 def test_scores_of_a_prepared_copy_name_its_split_table(open_table):
     data = replace(open_table(), layout="folder")
-    (case,) = make_cases(make_card(), data, ["ssrs"])
-    assert "split table official" in case.facts.sentence
+    (case,) = make_cases(make_card(), data, ["isprs"])
+    assert "eroded labels (of the data set), split table official, means" in case.facts.sentence
+
+
+def test_a_prepared_copy_by_another_table_than_the_protocols_is_marked(open_table):
+    data = replace(open_table(), layout="folder")
+    ssrs, mmseg = make_cases(make_card(), data, ["ssrs", "mmseg"])
+    assert "split table official (NOT ssrs, THE PROTOCOL'S)" in ssrs.facts.sentence
+    # These two are one table under two names.
+    assert "split table official, means" in mmseg.facts.sentence
+
+
+def test_a_prepared_copy_is_scored_by_the_rule_of_its_data_set(open_table):
+    with pytest.raises(ConfigError, match=r"'isprs' is for potsdam, vaihingen, not for loveda"):
+        make_cases(make_card(), replace(open_table(name="loveda"), layout="folder"), ["isprs"])
 
 
 def test_chips_of_a_layout_are_not_called_stitched_scenes(make_one, open_table):

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from cvmh.classes import ClassTable
@@ -115,6 +115,11 @@ class KnownSet:
     def layout(self, name: str) -> Layout:
         """Return a layout by its name."""
         return next(layout for layout in self.layouts if layout.name == name)
+
+    def is_one_table(self, first: str, second: str) -> bool:
+        """Return whether two split tables are one under two names, as Potsdam's official, mmseg."""
+        alike = [replace(self.splits[n], about="") for n in (first, second) if n in self.splits]
+        return first == second or (len(alike) == 2 and alike[0] == alike[1])
 
 
 def plain(scene: str) -> str:
