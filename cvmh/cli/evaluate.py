@@ -71,7 +71,7 @@ def command(
     """
     from cvmh.datasets import open_data
     from cvmh.models.bundle import load_bundle
-    from cvmh.report.areas import area_lines, estimate_split
+    from cvmh.report.areas import told_areas
     from cvmh.report.evaluation import evaluate
     from cvmh.report.writing import PageObserver, check_folder, write_evaluation
 
@@ -100,9 +100,7 @@ def command(
         )
     for line in score_lines(evaluation.scores):
         click.echo(line.rstrip())
-    areas = estimate_split(evaluation.scores[0], loaded.card, gsd=evaluation.gsd)
-    is_same = evaluation.scores[0].facts.seen_in == "selection"
-    for line in () if areas is None else area_lines(areas, is_same=is_same):
+    for line in told_areas(evaluation, loaded.card):
         click.echo(line)
     if out is not None:
         write_evaluation(

@@ -5,8 +5,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cvmh.datasets import LabelledImage, SegmentationData
 from cvmh.files import make_folder
@@ -30,13 +33,13 @@ BOUNDARY_WIDTH = 3
 class Evaluation:
     """What an evaluation found: one entry of scores a protocol, in the order asked for.
 
-    ``gsd`` is the metres a pixel of the scenes that were scored, whatever the bundle was trained
-    on; None where neither they nor the data set tell.
+    ``grounds`` are the square metres (K, K) of the cells of each entry's confusion, each scene by
+    its own pixels; None where neither the data set nor every scene tells how large they are.
     """
 
     scores: tuple[Scores, ...]
     data: SegmentationData
-    gsd: float | None
+    grounds: tuple[NDArray[np.float64] | None, ...] = field(compare=False)
 
 
 def evaluate(
@@ -113,7 +116,7 @@ def evaluate(
                 shutil.rmtree(own)
             progress("evaluate", done, len(jobs), "images")
     scores = tuple(tally.scores() for tally in tallies)
-    return Evaluation(scores=scores, data=data, gsd=tallies[0].gsd)
+    return Evaluation(scores=scores, data=data, grounds=tuple(tally.ground for tally in tallies))
 
 
 def score_mask(image: LabelledImage, mask: Path, data: SegmentationData) -> Scores:

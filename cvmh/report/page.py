@@ -123,8 +123,7 @@ def _areas(findings: Findings) -> Html:
     if findings.areas is None:
         return Html()
     # A split of another data set may have the same name.
-    is_same = findings.scores[0].facts.seen_in == "selection"
-    return area_section(findings.areas, findings.classes, is_same=is_same)
+    return area_section(findings.areas, findings.classes)
 
 
 def _training(findings: Findings) -> Html:

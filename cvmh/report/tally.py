@@ -1,11 +1,13 @@
 """Counting the strips of predicted scenes for several protocols in one pass."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cvmh.classes import NODATA_ID
 from cvmh.datasets import LabelledImage
@@ -54,6 +56,8 @@ class Tally:
         self.width = width if case.has_full_labels else None
         self.confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
         self.boundaries = np.zeros((num_classes, 7), dtype=np.int64)
+        # Square metres of the cells of the confusion; NaN once a scene has no scale.
+        self.areas = np.zeros((num_classes, num_classes))
         # Metres a pixel of the scenes that say so.
         self.resolutions: list[float] = []
 
@@ -67,6 +71,14 @@ class Tally:
     def gsd(self) -> float | None:
         """Metres a pixel: what the data set declares, else the median of what its scenes say."""
         return self.case.data.gsd or (median(self.resolutions) if self.resolutions else None)
+
+    @property
+    def ground(self) -> NDArray[np.float64] | None:
+        """Square metres (K, K) of the cells of the confusion, None where no one tells the scale."""
+        declared = self.case.data.gsd
+        if declared is not None:
+            return self.confusion.astype(np.float64) * declared**2
+        return None if np.isnan(self.areas).any() else self.areas
 
     def scores(self) -> Scores:
         """Return the scores of all that was counted.
@@ -125,8 +137,10 @@ def count_scene(
     width = next((tally.width for tally in wanting if tally.width is not None), None)
     num_classes = len(data.classes)
     with Raster(mask) as raster:
-        for tally in wanting:
-            tally.resolutions += [] if raster.gsd is None else [raster.gsd]
+        gsd = raster.gsd
+    for tally in wanting:
+        tally.resolutions += [] if gsd is None else [gsd]
+    pixel = math.nan if gsd is None else gsd**2
     strips = read_strips(
         image,
         mask,
@@ -140,6 +154,7 @@ def count_scene(
         borders = None if width is None else count_borders(strip, num_classes, width)
         for tally in wanting:
             tally.confusion += counts[tally.case.kind]
+            tally.areas += counts[tally.case.kind] * pixel
             if tally.width is not None and borders is not None:
                 tally.boundaries += borders
         look(image, strip)

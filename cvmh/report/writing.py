@@ -9,7 +9,7 @@ from typing import Any
 from cvmh.errors import OutputError
 from cvmh.files import make_folder, write_complete
 from cvmh.models.bundle import Bundle, versions
-from cvmh.report.areas import estimate_split
+from cvmh.report.areas import estimate_evaluation, estimate_split
 from cvmh.report.evaluation import Evaluation
 from cvmh.report.observing import Block
 from cvmh.report.page import Findings, evaluation_page
@@ -74,8 +74,8 @@ def write_evaluation(
     """Write ``scores.json`` and ``report.html`` into a folder.
 
     The entries of ``scores.json`` are the scores of the protocols, each with ``area_estimates``,
-    null where the bundle carries no sample; the first one, whose images were looked at, also has
-    ``reliability``: of all pixels, and of those predicted as each class.
+    null where the bundle carries no sample or the labels are eroded; the first one, whose images
+    were looked at, also has ``reliability``: of all pixels, and of those predicted as each class.
 
     Args:
         folder: it is made if it is not there.
@@ -101,8 +101,8 @@ def write_evaluation(
 
 def _entries(evaluation: Evaluation, bundle: Bundle, seen: PageObserver) -> list[dict[str, Any]]:
     entries = []
-    for scores in evaluation.scores:
-        areas = estimate_split(scores, bundle.card, gsd=evaluation.gsd)
+    for scores, ground in zip(evaluation.scores, evaluation.grounds, strict=True):
+        areas = estimate_split(scores, bundle.card, ground=ground)
         found = None if areas is None else areas.to_json()
         entries.append({**scores.to_json(), "area_estimates": found})
     overall, by_class = seen.reliability.found, seen.reliability.by_class
@@ -150,7 +150,7 @@ def _findings(
         by_class=seen.reliability.by_class,
         calibration=card.calibration,
         temperature=card.temperature,
-        areas=estimate_split(evaluation.scores[0], card, gsd=evaluation.gsd),
+        areas=estimate_evaluation(evaluation, card),
         worst=draw_windows(seen.windows.worst, data.classes, shown),
         best=draw_windows(seen.windows.best, data.classes, shown),
         run=None if bundle.path is None else read_run_folder(bundle.path.parent),

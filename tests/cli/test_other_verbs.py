@@ -13,7 +13,7 @@ def test_evaluate_prints_the_scores_and_leaves_them_in_a_folder(
     assert outcome.code == 0
     assert visible(tmp_path / "scores") == {"scores.json", "report.html"}
     (entry,) = json.loads((tmp_path / "scores" / "scores.json").read_text())
-    printed, areas = outcome.stdout.split("areas in ha, split val\n")
+    printed, areas = outcome.stdout.split("areas in m2, protocol full, split val\n")
     lines = {line.split()[0]: line.split()[1:] for line in printed.splitlines()}
     field = entry["classes"]["field"]
     assert lines["field"] == [f"{field['iou']:.4f}", f"{field['f1']:.4f}", f"{field['pixels']:,}"]
@@ -21,7 +21,7 @@ def test_evaluate_prints_the_scores_and_leaves_them_in_a_folder(
     assert lines["borders,"][:2] == ["3", "px"]
     rows = {line.split()[0]: line.split()[1:] for line in areas.splitlines()}
     estimate = entry["area_estimates"]["classes"]["field"]["area"]["estimate"]
-    assert rows["field"][1] == f"{estimate / 10_000:.2f}"
+    assert rows["field"][1] == f"{estimate:,.2f}"
     assert printed.splitlines()[-1] == (
         "protocol full, split val: full labels, the data set's own split, means of all classes, "
         "OA of all classes, no test-time augmentation, stitched scenes, SELECTION SPLIT of this "

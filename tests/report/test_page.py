@@ -99,7 +99,7 @@ def panels(seed):
     )
 
 
-def areas_of(classes, *, split="val", gsd=0.05, counts=None):
+def areas_of(classes, *, split="val", gsd=0.05, counts=None, facts=None):
     """Return the areas of the first scores by a sample of eight scenes."""
     found = confusion(len(classes)) if counts is None else counts
     sample = (
@@ -114,7 +114,10 @@ def areas_of(classes, *, split="val", gsd=0.05, counts=None):
         std=(1.0,),
         area_sample=AreaSample.of(np.stack(sample), split=split),
     )
-    return estimate_split(score(found, classes, split="test"), card, gsd=gsd)
+    ground = None if gsd is None else found * gsd**2
+    return estimate_split(
+        score(found, classes, split="test", facts=facts or Facts()), card, ground=ground
+    )
 
 
 def everything(classes=ISPRS, protocols=("full",), **changes):
@@ -311,15 +314,15 @@ def test_areas_of_a_sample_like_the_mask_are_those_of_the_labels(read_page):
         title="t",
         classes=classes,
         scores=[score(counts, classes, split="test", facts=facts)],
-        areas=areas_of(classes, split="test", gsd=None, counts=counts),
+        areas=areas_of(classes, split="test", gsd=None, counts=counts, facts=facts),
     )
     page = read_page(evaluation_page(findings))
     # Class, mapped, estimated, interval (clusters that are alike have none), labelled.
     rows = [row[:5] for row in page.rows]
     assert ["a", "950", "1,000", "-", "1,000"] in rows
     assert "cannot but agree" in page.text
-    (unseen,) = scores_of(classes)
-    others = read_page(evaluation_page(dataclasses.replace(findings, scores=[unseen])))
+    unseen = areas_of(classes, split="test", gsd=None, counts=counts)
+    others = read_page(evaluation_page(dataclasses.replace(findings, areas=unseen)))
     assert "cannot but agree" not in others.text
 
 

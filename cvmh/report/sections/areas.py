@@ -7,22 +7,19 @@ from cvmh.classes import ClassTable
 from cvmh.metrics.areas import AreaEstimates, ClassArea
 from cvmh.page import Html, element, figure, joined, section, swatch, table
 from cvmh.plots import IntervalBar, interval_bars
-from cvmh.report.areas import SplitAreas
+from cvmh.report.areas import SplitAreas, choose_unit
 from cvmh.report.numbers import decimal, percent
 
-# Square metres of the units that areas are shown in; the largest that all of it fills is taken.
-UNITS = {"km\u00b2": 1e6, "ha": 1e4, "m\u00b2": 1.0}
 
-
-def area_section(areas: SplitAreas, classes: ClassTable, *, is_same: bool) -> Html:
+def area_section(areas: SplitAreas, classes: ClassTable) -> Html:
     """Return the areas that a bundle's sample lets expect, beside those that are labelled.
 
     Args:
         areas: of a split.
         classes: for the colours.
-        is_same: whether the sample is of the images that are scored.
     """
-    size, unit = _choose_unit(areas)
+    size, unit = choose_unit(areas)
+    unit = unit.replace("2", "\u00b2")
     rows = [
         _scaled(found, areas.labelled[name], 1 / size)
         for name, found in areas.estimates.classes.items()
@@ -32,7 +29,7 @@ def area_section(areas: SplitAreas, classes: ClassTable, *, is_same: bool) -> Ht
         f"{areas.extent}; the labelled areas of split {areas.split} show whether the intervals "
         "hold."
     )
-    if is_same:
+    if areas.is_same:
         text += " It is the same split here, so estimates and labels cannot but agree."
     notes = (element("p", note, attributes={"class": "quiet"}) for note in areas.estimates.notes)
     return section(
@@ -46,15 +43,6 @@ def area_section(areas: SplitAreas, classes: ClassTable, *, is_same: bool) -> Ht
         *notes,
         anchor="areas",
     )
-
-
-def _choose_unit(areas: SplitAreas) -> tuple[float, str]:
-    if areas.unit != "m2":
-        return 1.0, areas.unit
-    total = sum(areas.labelled.values())
-    # Of a unit there should be a hundred, so that small classes are seen too.
-    unit = next((name for name, size in UNITS.items() if total >= 100 * size), "m\u00b2")
-    return UNITS[unit], unit
 
 
 class _Row(NamedTuple):
