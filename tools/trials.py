@@ -51,7 +51,7 @@ class Trial:
         self._call(
             *("evaluate", self.folder / "run" / "best.safetensors", "--dataset", self.dataset),
             *("--data", self.data, "--split", self.split, "--protocol", self.protocol),
-            *("--boundary", 0, "--out", self.folder / "scores"),
+            *("--boundary", 0, "--out", self.folder / "scores", "--overwrite"),
         )
 
     def score(self, name: str = "miou") -> float:
