@@ -42,6 +42,7 @@ HOMES = {
     "cv2": ("datasets/",),
     "segmentation_models_pytorch": ("models/", "train/"),
     "matplotlib": ("plots/",),
+    "PIL": ("page/",),
     "triton": ("ops/_triton",),
     "numba": ("ops/_numba",),
     "llvmlite": ("ops/_numba",),
