@@ -36,18 +36,22 @@ def find_footprint(raster: Raster) -> Footprint | None:
     transform = raster.transform
     if raster.crs is None or transform.is_identity or raster.gcps:
         return None
-    a, b, c, d, e, f, *_ = transform
-    columns, rows = (0, raster.width, 0, raster.width), (0, 0, raster.height, raster.height)
-    xs = [a * column + b * row + c for column, row in zip(columns, rows, strict=True)]
-    ys = [d * column + e * row + f for column, row in zip(columns, rows, strict=True)]
     step = raster.georeference.scale_at(raster.height / 2, raster.width / 2)
     if step is None:
         return None
     # Units per column and per row; of a turned raster both have two parts.
-    right, down = np.hypot(a, d), np.hypot(b, e)
-    return Footprint(
-        raster.crs, min(xs), min(ys), max(xs), max(ys), step.right / right, step.down / down
-    )
+    right = np.hypot(transform.a, transform.d)
+    down = np.hypot(transform.b, transform.e)
+    return Footprint(raster.crs, *find_box(raster), step.right / right, step.down / down)
+
+
+def find_box(raster: Raster) -> tuple[float, float, float, float]:
+    """Return left, bottom, right, top of a raster in the units of its transform."""
+    a, b, c, d, e, f, *_ = raster.transform
+    columns, rows = (0, raster.width, 0, raster.width), (0, 0, raster.height, raster.height)
+    xs = [a * column + b * row + c for column, row in zip(columns, rows, strict=True)]
+    ys = [d * column + e * row + f for column, row in zip(columns, rows, strict=True)]
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def boxes_in_metres(footprints: list[Footprint]) -> NDArray[np.float64]:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
+from cvmh.datasets.connecting import connect
+from cvmh.geo.footprint import find_box
 from cvmh.geo.raster import Raster
 from cvmh.metrics.area_sample import ClusterKind
 
@@ -70,10 +70,10 @@ def find_places(paths: Sequence[Path]) -> list[int] | None:
             if raster.transform.is_identity:
                 return None
             crs = raster.crs.to_wkt() if raster.crs else ""
-            corners = _corners(raster)
+            left, bottom, right, top = find_box(raster)
         by_crs.setdefault(crs, []).append(number)
-        centres[number] = corners.mean(axis=0)
-        longest[crs] = max(longest.get(crs, 0.0), float(np.ptp(corners, axis=0).max()))
+        centres[number] = (left + right) / 2, (bottom + top) / 2
+        longest[crs] = max(longest.get(crs, 0.0), right - left, top - bottom)
     places = np.zeros(len(paths), dtype=np.int64)
     for crs, numbers in by_crs.items():
         # No label is taken twice: there are no more places than images.
@@ -83,19 +83,9 @@ def find_places(paths: Sequence[Path]) -> list[int] | None:
     return [order[place] for place in places.tolist()]
 
 
-def _corners(raster: Raster) -> NDArray[np.float64]:
-    """Return the corners (4, 2) of a raster in its CRS."""
-    a, b, c, d, e, f = raster.transform[:6]
-    across, down = np.array([a, d]) * raster.width, np.array([b, e]) * raster.height
-    start = np.array([c, f])
-    return np.stack([start, start + across, start + down, start + across + down])
-
-
 def _chains(centres: NDArray[np.float64], reach: float) -> NDArray[np.int64]:
     pairs = KDTree(centres).query_pairs(reach, p=np.inf, output_type="ndarray")
-    size = len(centres)
-    links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
-    return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)
+    return connect(len(centres), pairs)
 
 
 def _joined(numbers: Sequence[int], count: int, kind: ClusterKind) -> Clusters:

@@ -1,9 +1,8 @@
 """Which pieces must stay together: near ones, and those with the same content."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cvmh.datasets.blocks.pieces import Piece
 from cvmh.datasets.doctor.anchors import find_common, join
@@ -38,23 +37,6 @@ def alike_pairs(examination: Examination) -> set[tuple[int, int]]:
         range(len(images)),
     )
     return {*find_pairs(examination), *((common.first, common.second) for common in shared)}
-
-
-def connect(number: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
-    """Return a group for each of some things, so that both of each pair are in one group."""
-    parents = list(range(number))
-
-    def root(thing: int) -> int:
-        while parents[thing] != thing:
-            parents[thing] = parents[parents[thing]]
-            thing = parents[thing]
-        return thing
-
-    for one, other in pairs:
-        first, second = sorted((root(one), root(other)))
-        parents[second] = first
-    roots = [root(thing) for thing in range(number)]
-    return np.unique(roots, return_inverse=True)[1].astype(np.int64)
 
 
 def grid_pairs(pieces: Sequence[Piece], side: float) -> list[tuple[int, int]]:

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvmh.datasets.blocks.balance import assign
-from cvmh.datasets.blocks.groups import alike_pairs, connect, grid_pairs, near_pairs
+from cvmh.datasets.blocks.groups import alike_pairs, grid_pairs, near_pairs
 from cvmh.datasets.blocks.parting import keep_apart, leave_out_neighbours
 from cvmh.datasets.blocks.pieces import Piece, cut, list_pieces
+from cvmh.datasets.connecting import connect
 from cvmh.datasets.doctor.facts import Examination
 from cvmh.errors import ConfigError, DataError
 

@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 
 from cvmh.classes import ClassTable, SegClass
 from cvmh.datasets.blocks import plan_split
-from cvmh.datasets.blocks.groups import connect
+from cvmh.datasets.connecting import connect
 from cvmh.datasets.doctor.facts import Examination, ImageFacts, LabelFacts, RasterFacts
 from cvmh.datasets.labelled import LabelledImage, SegmentationData
 from cvmh.errors import ConfigError, DataError
