@@ -3,8 +3,9 @@
     python tools/bench_training.py --data NAIP OAM --config configs/laptop.yaml \
         configs/laptop_strong.yaml --seeds 0 1 2 --minutes 10 --out runs/bench
 
-The trials of a data set and a seed run at the same time, each on one core of its own, so that all
-have the same share of the machine; --sequential gives each the whole machine in turn. Bundles are
+The trials of a data set and a seed run at the same time, each on one core of its own, and their
+minutes are those of that core's time; --sequential gives each the whole machine in turn, by the
+clock. Bundles are
 scored on whole scenes of --split. Trials that are finished are not repeated.
 """
 
