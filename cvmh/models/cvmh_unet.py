@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cvmh.config import Settings
-from cvmh.models.cvss import CVSSBlock, Stage, VSSBlock
+from cvmh.models.cvss import CVSSBlock, Stage
 from cvmh.models.layers import to_channels_first, to_channels_last
 from cvmh.models.mfms import FIXED_SIZES, MFMSBlock, MultiFrequencyBranch, MultiScaleBranch
+from cvmh.models.mixer_block import MixerBlock
 from cvmh.models.resize import (
     PATCH,
     ConvHead,
@@ -155,7 +156,7 @@ def _ends(settings: CVMHUNetSettings) -> tuple[nn.Module, nn.Module]:
 def _stages(
     settings: CVMHUNetSettings, widths: Four, depths: Four, rates: list[float]
 ) -> list[Stage]:
-    make_block = {"cvss": CVSSBlock, "vss": VSSBlock}[settings.block]
+    make_block = {"cvss": CVSSBlock, "vss": MixerBlock}[settings.block]
     mixer: Callable[[int], SS2D] = partial(
         SS2D,
         d_state=settings.d_state,

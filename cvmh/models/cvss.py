@@ -1,10 +1,8 @@
-"""The CVSS block (HVSS in the journal version) and the VSS block that it grows from.
+"""The CVSS block (HVSS in the journal version), which grows from the VSS block.
 
 Cao et al., "Remote Sensing Image Segmentation Using Vision Mamba and Multi-Scale
 Multi-Frequency Feature Fusion", section III and Figure 2. B batch, C channels, H W map.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +13,7 @@ from cvmh.models.layers import (
     to_channels_first,
     to_channels_last,
 )
-from cvmh.models.ss2d import SS2D
+from cvmh.models.mixer_block import Layer, MixerBlock
 
 
 class ChannelAttention(nn.Module):
@@ -71,22 +69,6 @@ class EFFN(nn.Module):
         return self.expand(self.fine(x_BCHW) + self.coarse(x_BCHW))
 
 
-class VSSBlock(nn.Module):
-    """Residual around LayerNorm and SS2D: VM-UNet's block, and the CS module of the CVSS block."""
-
-    def __init__(
-        self, channels: int, *, drop_path: float = 0.0, mixer: Callable[[int], SS2D]
-    ) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(channels)
-        self.mixer = mixer(channels)
-        self.drop = StochasticDepth(drop_path)
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H, W, C)."""
-        return x_BHWC + self.drop(self.mixer(self.norm(x_BHWC)))
-
-
 class CVSSBlock(nn.Module):
     """Global scan branch plus local convolution branch, fused, then an E-FFN (equations 1-4).
 
@@ -94,11 +76,9 @@ class CVSSBlock(nn.Module):
     ``y = u + E(u)``.
     """
 
-    def __init__(
-        self, channels: int, *, drop_path: float = 0.0, mixer: Callable[[int], SS2D]
-    ) -> None:
+    def __init__(self, channels: int, *, drop_path: float = 0.0, mixer: Layer) -> None:
         super().__init__()
-        self.scan = VSSBlock(channels, mixer=mixer)
+        self.scan = MixerBlock(channels, mixer=mixer)
         self.channel_attention = ChannelAttention(channels)
         self.local = _depthwise(channels, 3)
         self.spatial_attention = SpatialAttention()

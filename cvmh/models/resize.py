@@ -5,6 +5,7 @@ B batch, C channels, H W map. The forms are VM-UNet's; the convolutional stem an
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cvmh.models.layers import PointwiseConv, to_channels_first, to_channels_last
 
@@ -36,7 +37,9 @@ class PatchMerging(nn.Module):
         self.reduce = nn.Linear(4 * channels, channels_out, bias=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H / 2, W / 2, channels_out); H and W are even."""
+        """Map (B, H, W, C) to (B, H / 2, W / 2, channels_out), rounded up: zeros are added."""
+        if x_BHWC.shape[1] % 2 or x_BHWC.shape[2] % 2:
+            x_BHWC = functional.pad(x_BHWC, (0, 0, 0, x_BHWC.shape[2] % 2, 0, x_BHWC.shape[1] % 2))
         batch, height, width, channels = x_BHWC.shape
         x = x_BHWC.reshape(batch, height // 2, 2, width // 2, 2, channels)
         # Neighbours in the order (0,0), (1,0), (0,1), (1,1), as published weights have it.

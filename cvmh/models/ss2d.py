@@ -1,7 +1,7 @@
-"""SS2D and CS2D: the gated mixer of four directional selective scans.
+"""SS2D and CS2D: mixers of directional selective scans.
 
-B batch, C channels, H W map, L = H W tokens, D inner channels, N state size, K directions,
-R rank of dt.
+B batch, C channels, H W map, L = H W tokens, D inner channels, N state size, K paths, T steps of a
+path, R rank of dt.
 """
 
 import math
@@ -12,19 +12,41 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cvmh.ops import selective_scan
-from cvmh.ops.traversal import order_table
+from cvmh.ops.traversal import inverse_table, order_table, step_directions
 
 LineOrder = Literal["natural", "figure"]
+# A path starts, or goes right, left, up or down.
+NUM_DIRECTIONS = 5
 # Delta starts log-uniform between these, never below the floor (as in VMamba).
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 
 
 class SS2D(nn.Module):
-    """Mix a map by four selective scans along different paths, gated (CVMH-UNet, Fig. 2b).
+    """Mix a map by selective scans along different paths: the mixer of the whole Mamba family.
 
-    The mixer of VMamba v0. ``n W_in`` is split into a signal and a gate; the signal passes a
-    depth-wise 3x3 convolution, SiLU, four selective scans with own parameters, their sum, and a
-    LayerNorm; the result times SiLU of the gate is projected back.
+    ``n W_in`` is split into a signal and a gate; the signal passes a depth-wise convolution, SiLU,
+    one selective scan for each path, their sum, and a LayerNorm; the result times SiLU of the gate
+    is projected back. The defaults are CVMH-UNet's (Fig. 2b); with ``paths="ss2d"`` they are those
+    of VMamba v0, and without gate and convolution bias those of VMamba v2 ("v05_noz").
+
+    Args:
+        channels: C.
+        d_state: N.
+        expand: D / C.
+        dt_rank: R; None is ceil(C / 16).
+        paths: which paths are scanned, as of :func:`~cvmh.ops.traversal.order_table`.
+        line_order: of ``cs2d``.
+        is_gated: whether there is a gate.
+        conv_size: side of the depth-wise convolution, odd.
+        conv_bias: whether it has a bias.
+        proj_bias: whether the first and the last projection have one.
+        has_norm: whether there is a LayerNorm behind the scans.
+        is_shared: whether all paths have the same parameters.
+        reorder_parameters: whether dt, B and C of a step are those of the pixel that it visits.
+            PlainMamba's published weights want them of the pixel whose number is the step's.
+        double_dt_bias: whether the bias of dt counts twice, as in PlainMamba's code.
+        has_directions: whether B gets a learned term for the direction in which the path came
+            (PlainMamba's direction-aware update).
     """
 
     def __init__(
@@ -36,63 +58,103 @@ class SS2D(nn.Module):
         dt_rank: int | None = None,
         paths: str = "cs2d",
         line_order: LineOrder = "natural",
+        is_gated: bool = True,
+        conv_size: int = 3,
+        conv_bias: bool = True,
+        proj_bias: bool = False,
+        has_norm: bool = True,
+        is_shared: bool = False,
+        reorder_parameters: bool = True,
+        double_dt_bias: bool = False,
+        has_directions: bool = False,
     ) -> None:
         super().__init__()
         inner = int(expand * channels)
         self.d_state = d_state
         self.dt_rank = dt_rank or math.ceil(channels / 16)
         self.paths, self.line_order = paths, line_order
-        self.in_proj = nn.Linear(channels, 2 * inner, bias=False)
-        self.conv = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
-        num_paths = 4
+        self.is_gated = is_gated
+        self.reorder_parameters, self.double_dt_bias = reorder_parameters, double_dt_bias
+        self.in_proj = nn.Linear(channels, (1 + is_gated) * inner, bias=proj_bias)
+        self.conv = nn.Conv2d(
+            inner, inner, conv_size, padding=conv_size // 2, groups=inner, bias=conv_bias
+        )
+        num_sets = 1 if is_shared else order_table(paths, 1, 1).shape[0]
         # Raw, as default-initialised projections would be: VMamba's classification code.
         self.x_proj_weight = nn.Parameter(
-            torch.empty(num_paths, self.dt_rank + 2 * d_state, inner).uniform_(
+            torch.empty(num_sets, self.dt_rank + 2 * d_state, inner).uniform_(
                 -(inner**-0.5), inner**-0.5
             )
         )
         self.dt_weight = nn.Parameter(
-            torch.empty(num_paths, self.dt_rank, inner).uniform_(
+            torch.empty(num_sets, self.dt_rank, inner).uniform_(
                 -(self.dt_rank**-0.5), self.dt_rank**-0.5
             )
         )
-        self.dt_bias = nn.Parameter(_initial_dt_bias(num_paths, inner))
+        self.dt_bias = nn.Parameter(_initial_dt_bias(num_sets, inner))
         steps = torch.arange(1, d_state + 1, dtype=torch.float32)
-        self.A_log = nn.Parameter(steps.log().expand(num_paths, inner, d_state).clone())
-        self.D = nn.Parameter(torch.ones(num_paths, inner))
-        self.out_norm = nn.LayerNorm(inner)
-        self.out_proj = nn.Linear(inner, channels, bias=False)
+        self.A_log = nn.Parameter(steps.log().expand(num_sets, inner, d_state).clone())
+        self.D = nn.Parameter(torch.ones(num_sets, inner))
+        self.direction_weight: nn.Parameter | None = None
+        if has_directions:
+            self.direction_weight = nn.Parameter(torch.empty(NUM_DIRECTIONS, d_state))
+            nn.init.trunc_normal_(self.direction_weight, std=0.02)
+        self.out_norm = nn.LayerNorm(inner) if has_norm else nn.Identity()
+        self.out_proj = nn.Linear(inner, channels, bias=proj_bias)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """Map (B, H, W, C) to (B, H, W, C)."""
-        signal, gate = self.in_proj(x_BHWC).chunk(2, dim=-1)
+        signal, *gate = self.in_proj(x_BHWC).chunk(1 + self.is_gated, dim=-1)
         signal = self.conv(signal.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        mixed = self.out_norm(self._scan(functional.silu(signal)).to(gate.dtype))
-        return self.out_proj(mixed * functional.silu(gate))
+        mixed = self.out_norm(self._scan(functional.silu(signal)).to(signal.dtype))
+        if self.is_gated:
+            mixed = mixed * functional.silu(gate[0])
+        return self.out_proj(mixed)
 
     def _scan(self, x_BHWD: Tensor) -> Tensor:
         batch, height, width, inner = x_BHWD.shape
         x_BLD = x_BHWD.reshape(batch, height * width, inner)
-        num_paths, parts, _ = self.x_proj_weight.shape
+        order = self._order(height, width, x_BLD.device)
+        num_paths = order.shape[0]
+        num_sets, parts, _ = self.x_proj_weight.shape
         projected = functional.linear(x_BLD, self.x_proj_weight.view(-1, inner))
-        projected = projected.view(batch, -1, num_paths, parts).transpose(1, 2)
+        projected = projected.view(batch, -1, num_sets, parts).transpose(1, 2)
+        projected = projected.expand(-1, num_paths, -1, -1)
+        if not self.reorder_parameters:
+            projected = _at_steps(projected, order)
         dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        if self.direction_weight is not None:
+            came = step_directions(order, width)
+            B = B + _at_steps(self.direction_weight[came][None], order)
+        dt_bias = 2 * self.dt_bias if self.double_dt_bias else self.dt_bias
         y_BLD = selective_scan(
             x_BLD,
             dt,
-            -self.A_log.float().exp(),
+            -self._wide(self.A_log).exp().expand(num_paths, -1, -1),
             B,
             C,
-            self.D,
-            order=self._order(height, width, x_BLD.device),
-            dt_bias=self.dt_bias,
+            self.D.expand(num_paths, -1),
+            order=order,
+            dt_bias=dt_bias.expand(num_paths, -1),
             dt_softplus=True,
-            dt_weight=self.dt_weight,
+            dt_weight=self.dt_weight.expand(num_paths, -1, -1),
         )
         return y_BLD.view(batch, height, width, inner)
 
     def _order(self, height: int, width: int, device: torch.device) -> Tensor:
         return order_table(self.paths, height, width, line_order=self.line_order).to(device)
+
+    @staticmethod
+    def _wide(tensor: Tensor) -> Tensor:
+        # Networks in 16 bit keep their decay rates exact.
+        return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _at_steps(values_BKTN: Tensor, order: Tensor) -> Tensor:
+    """Give to each pixel the values of the step at which its path visits it: (B, K, L, N)."""
+    visited = inverse_table(order, order.shape[-1]).long()
+    path = torch.arange(order.shape[0], device=order.device)[:, None]
+    return values_BKTN[:, path, visited]
 
 
 def _initial_dt_bias(num_paths: int, inner: int) -> Tensor:

@@ -6,10 +6,11 @@ Legend: H W height and width, L = H * W pixels, K paths, T steps of a path. A pi
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils._python_dispatch import _disable_current_modes
 
 from cvmh.errors import ConfigError, ShapeError
@@ -40,7 +41,8 @@ def order_table(
     Args:
         paths: ``ss2d`` (rows, columns, and both reversed), ``cs2d`` (rows, columns,
             anti-diagonals, diagonals), ``snake`` (rows to and fro, its reverse, columns to and
-            fro, its reverse), ``bidirectional`` (rows and reversed rows) or ``single`` (rows).
+            fro, its reverse), ``bidirectional`` (rows and reversed rows), ``single`` (rows), or
+            one other path: ``columns``, ``rows_reversed``, ``columns_reversed``.
         height: Rows of the map.
         width: Columns of the map.
         line_order: For ``cs2d`` only, in which order its lines follow each other: ``natural``
@@ -79,6 +81,23 @@ def inverse_table(order: Tensor, length: int) -> Tensor:
     inverse = order.new_full((*order.shape[:-1], length + 1), -1, dtype=torch.int32)
     inverse.scatter_(-1, target, steps.expand_as(order))
     return inverse[..., :length]
+
+
+def step_directions(order: Tensor, width: int) -> Tensor:
+    """Return which way each step of a path went, int64 (..., T).
+
+    0 for the start of a path and for a leap to a pixel that is no neighbour, 1 right, 2 left, 3 up,
+    4 down (PlainMamba's codes).
+
+    Args:
+        order: Pixel indices (..., T) without padding.
+        width: Columns of the map.
+    """
+    row, column = order.long() // width, order.long() % width
+    down, right = torch.diff(row), torch.diff(column)
+    code = torch.where(down == 0, 1 * (right == 1) + 2 * (right == -1), 0)
+    code = code + torch.where(right == 0, 3 * (down == -1) + 4 * (down == 1), 0)
+    return functional.pad(code, (1, 0))
 
 
 def pruned_table(order: Tensor, keep: Tensor) -> PrunedTable:
@@ -133,8 +152,8 @@ def _bidirectional(row: Tensor, column: Tensor, line_order: str) -> list[Tensor]
     return [by_row, by_row.flip(0)]
 
 
-def _single(row: Tensor, column: Tensor, line_order: str) -> list[Tensor]:
-    return [_sorted_by(row, column)]
+def _only(paths: Callable[[Tensor, Tensor, str], list[Tensor]], index: int) -> Any:
+    return lambda row, column, line_order: [paths(row, column, line_order)[index]]
 
 
 PATHS: dict[str, Callable[[Tensor, Tensor, str], list[Tensor]]] = {
@@ -142,7 +161,10 @@ PATHS: dict[str, Callable[[Tensor, Tensor, str], list[Tensor]]] = {
     "cs2d": _diagonal,
     "snake": _snake,
     "bidirectional": _bidirectional,
-    "single": _single,
+    "single": _only(_cross, 0),
+    "columns": _only(_cross, 1),
+    "rows_reversed": _only(_cross, 2),
+    "columns_reversed": _only(_cross, 3),
 }
 
 

@@ -113,8 +113,8 @@ def test_two_processes_do_not_write_one_mask(
 
 
 # Forks a process for each prediction, so that the libraries are loaded once; the arguments are the
-# command and its bundle. Ten are killed, five of them at random moments and five as soon as a random
-# number of stripes is in the journal, and each is continued.
+# command and its bundle. Ten are killed, five of them at random moments and five as soon as a
+# random number of stripes is in the journal, and each is continued.
 KILLED = """
 import json, os, random, signal, sys, time
 os.environ["NUMBA_NUM_THREADS"] = "1"

@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from cvmh.errors import ConfigError
 from cvmh.models.cost import count_cost
-from cvmh.models.cvss import CVSSBlock, Stage, VSSBlock
+from cvmh.models.cvss import CVSSBlock, Stage
+from cvmh.models.mixer_block import MixerBlock
 from cvmh.models.ss2d import SS2D
 from cvmh.models.zoo import PRESETS, create_model
 
@@ -216,7 +217,7 @@ def test_cvss_block_equals_its_equations():
 
 
 def test_vss_block_is_a_residual_around_norm_and_mixer():
-    block = VSSBlock(16, mixer=lambda c: SS2D(c, d_state=1)).eval()
+    block = MixerBlock(16, mixer=lambda c: SS2D(c, d_state=1)).eval()
     x = torch.randn(1, 4, 4, 16)
     assert torch.equal(block(x), x + block.mixer(block.norm(x)))
 

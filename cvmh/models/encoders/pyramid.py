@@ -1,0 +1,86 @@
+"""Four stages of blocks over maps of falling resolution: VMamba, VSSD and GroupMamba.
+
+B batch, C channels, H W map.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from torch import Tensor, nn
+
+from cvmh.models.encoders.encoder import Encoder
+from cvmh.models.layers import to_channels_first
+
+STRIDES = (4, 8, 16, 32)
+MakeBlock = Callable[[int, int, float], nn.Module]
+
+
+class Pyramid(Encoder):
+    """A stem of stride 4, then stages of blocks, each but the first behind a step of stride 2.
+
+    All maps inside are (B, H, W, C). A LayerNorm stands behind each stage whose map is returned; it
+    is either for those who read the map only, or for the next stage too.
+
+    Args:
+        bands: of the images.
+        widths: channels of the four stages.
+        depths: number of blocks of the four stages.
+        out_indices: which stages' maps are returned.
+        stem: maps (B, bands, H, W) to (B, H / 4, W / 4, C).
+        make_step: makes the step of stride 2 from one number of channels to another.
+        make_block: makes a block from (stage, channels, rate of stochastic depth).
+        drop_path: that rate in the last block; it rises from 0 in the first.
+        norm_eps: of the LayerNorms behind the stages.
+        is_normed_between: whether the next stage gets the map behind the LayerNorm.
+    """
+
+    def __init__(
+        self,
+        *,
+        bands: int,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        out_indices: Sequence[int],
+        stem: nn.Module,
+        make_step: Callable[[int, int], nn.Module],
+        make_block: MakeBlock,
+        drop_path: float,
+        norm_eps: float = 1e-5,
+        is_normed_between: bool = False,
+    ) -> None:
+        super().__init__(bands=bands, widths=widths, strides=STRIDES, out_indices=out_indices)
+        self.is_normed_between = is_normed_between
+        self.stem = stem
+        rates = iter(np.linspace(0, drop_path, sum(depths)).tolist())
+        self.stages = nn.ModuleList(
+            nn.Sequential(*[make_block(stage, width, next(rates)) for _ in range(depth)])
+            for stage, (width, depth) in enumerate(zip(widths, depths, strict=True))
+        )
+        self.steps = nn.ModuleList(make_step(c, c_out) for c, c_out in pairwise(widths))
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(width, eps=norm_eps)
+            if is_normed_between or stage in self.out_indices
+            else nn.Identity()
+            for stage, width in enumerate(widths)
+        )
+
+    def stages_by_stride(self) -> Mapping[int, Sequence[nn.Module]]:
+        """Return the modules of each stride."""
+        later = zip(STRIDES[1:], self.steps, list(self.stages)[1:], strict=True)
+        return {
+            STRIDES[0]: [self.stem, self.stages[0]],
+            **{stride: [step, stage] for stride, step, stage in later},
+        }
+
+    def forward(self, image_BCHW: Tensor) -> list[Tensor]:
+        """Return feature maps (B, C, H / stride, W / stride), finest first."""
+        x, maps = self.stem(image_BCHW), []
+        for index, stage in enumerate(self.stages):
+            x = stage(self.steps[index - 1](x) if index else x)
+            normed = self.norms[index](x)
+            if index in self.out_indices:
+                maps.append(to_channels_first(normed))
+            if self.is_normed_between:
+                x = normed
+        return maps

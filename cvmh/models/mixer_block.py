@@ -1,0 +1,67 @@
+"""The block that all encoders are made of: a mixer of pixels, then a feed-forward layer.
+
+B batch, C channels, H W map.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from cvmh.models.layers import StochasticDepth, to_channels_first, to_channels_last
+
+Layer = Callable[[int], nn.Module]
+
+
+class MixerBlock(nn.Module):
+    """Residuals around LayerNorm and mixer, then around LayerNorm and feed-forward layer.
+
+    Without a feed-forward layer it is the block of VM-UNet and VMamba v0, and the CS module of the
+    CVSS block. With positions, a residual depth-wise 3x3 convolution stands before each half and
+    tells pixels where they are (VSSD).
+
+    Args:
+        channels: C.
+        mixer: makes the mixer of C channels; it maps (B, H, W, C) to (B, H, W, C).
+        ffn: makes the feed-forward layer of C channels, of the same shapes; None: there is none.
+        drop_path: share of images in which a residual branch is left out in training.
+        has_positions: whether there are convolutions for positions.
+        ffn_eps: of the norm before the feed-forward layer.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        mixer: Layer,
+        ffn: Layer | None = None,
+        drop_path: float = 0.0,
+        has_positions: bool = False,
+        ffn_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.mixer_position = _position(channels) if has_positions else None
+        self.norm = nn.LayerNorm(channels)
+        self.mixer = mixer(channels)
+        self.drop = StochasticDepth(drop_path)
+        self.ffn_position = _position(channels) if has_positions and ffn else None
+        self.ffn_norm = nn.LayerNorm(channels, eps=ffn_eps) if ffn else None
+        self.ffn = ffn(channels) if ffn else None
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C)."""
+        x_BHWC = _placed(x_BHWC, self.mixer_position)
+        x_BHWC = x_BHWC + self.drop(self.mixer(self.norm(x_BHWC)))
+        if self.ffn is None or self.ffn_norm is None:
+            return x_BHWC
+        x_BHWC = _placed(x_BHWC, self.ffn_position)
+        return x_BHWC + self.drop(self.ffn(self.ffn_norm(x_BHWC)))
+
+
+def _position(channels: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+
+def _placed(x_BHWC: Tensor, position: nn.Conv2d | None) -> Tensor:
+    if position is None:
+        return x_BHWC
+    return x_BHWC + to_channels_last(position(to_channels_first(x_BHWC)))
