@@ -178,7 +178,9 @@ def _cached_table(
     with torch.inference_mode(False), _disable_current_modes():
         if device.type != "cpu":
             return _cached_table(paths, height, width, line_order, torch.device("cpu")).to(device)
-        row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        # Said, because a network may be made under another default device.
+        rows, columns = (torch.arange(size, device="cpu") for size in (height, width))
+        row, column = torch.meshgrid(rows, columns, indexing="ij")
         return torch.stack(PATHS[paths](row, column, line_order)).to(torch.int32)
 
 

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from cvmh.errors import ConfigError, ShapeError
 from cvmh.ops import inverse_table, order_table, pruned_table
+from cvmh.ops.traversal import step_directions
 
 NAMES = ["ss2d", "cs2d", "snake", "bidirectional", "single"]
+NAMES += ["columns", "rows_reversed", "columns_reversed"]
 sizes = st.integers(1, 9)
 
 
@@ -106,6 +108,33 @@ def test_pruned_paths_keep_the_order_and_count_what_they_leap(name, height, widt
         for pixel, count in zip(kept, leapt, strict=True):
             assert path.index(pixel) - passed - 1 == count
             passed = path.index(pixel)
+
+
+def test_single_paths_are_those_of_the_cross_scan():
+    names = ("single", "columns", "rows_reversed", "columns_reversed")
+    paths = torch.cat([order_table(name, 3, 5) for name in names])
+    assert paths.equal(order_table("ss2d", 3, 5))
+
+
+@given(st.sampled_from(NAMES), sizes, sizes)
+def test_a_direction_leads_from_each_step_to_the_next(name, height, width):
+    order = order_table(name, height, width)
+    moves = {1: (0, 1), 2: (0, -1), 3: (-1, 0), 4: (1, 0)}
+    for path, directions in zip(order, step_directions(order, width).tolist(), strict=True):
+        assert directions[0] == 0
+        for (before, after), direction in zip(
+            pairwise(cells(path, width)), directions[1:], strict=True
+        ):
+            step = (after[0] - before[0], after[1] - before[1])
+            if direction:
+                assert step == moves[direction]
+            else:
+                assert abs(step[0]) + abs(step[1]) > 1
+
+
+def test_a_table_has_values_whatever_the_default_device():
+    with torch.device("meta"):
+        assert order_table("columns", 2, 7).tolist()[0][:3] == [0, 7, 1]
 
 
 def test_tables_are_made_once():
