@@ -91,7 +91,7 @@ class SS2D(nn.Module):
                 -(self.dt_rank**-0.5), self.dt_rank**-0.5
             )
         )
-        self.dt_bias = nn.Parameter(_initial_dt_bias(num_sets, inner))
+        self.dt_bias = nn.Parameter(initial_dt_bias(num_sets, inner))
         steps = torch.arange(1, d_state + 1, dtype=torch.float32)
         self.A_log = nn.Parameter(steps.log().expand(num_sets, inner, d_state).clone())
         self.D = nn.Parameter(torch.ones(num_sets, inner))
@@ -157,8 +157,9 @@ def _at_steps(values_BKTN: Tensor, order: Tensor) -> Tensor:
     return values_BKTN[:, path, visited]
 
 
-def _initial_dt_bias(num_paths: int, inner: int) -> Tensor:
+def initial_dt_bias(*shape: int) -> Tensor:
+    """Draw biases whose softplus, the step before anything is learned, is log-uniform."""
     low, high = math.log(DT_MIN), math.log(DT_MAX)
-    dt = torch.exp(torch.rand(num_paths, inner) * (high - low) + low).clamp(min=DT_FLOOR)
+    dt = torch.exp(torch.rand(*shape) * (high - low) + low).clamp(min=DT_FLOOR)
     # The inverse of softplus.
     return dt + torch.log(-torch.expm1(-dt))
