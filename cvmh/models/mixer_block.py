@@ -25,6 +25,7 @@ class MixerBlock(nn.Module):
         ffn: makes the feed-forward layer of C channels, of the same shapes; None: there is none.
         drop_path: share of images in which a residual branch is left out in training.
         has_positions: whether there are convolutions for positions.
+        has_mixer_norm: whether a norm stands before the mixer; some mixers begin with their own.
         ffn_eps: of the norm before the feed-forward layer.
     """
 
@@ -36,11 +37,12 @@ class MixerBlock(nn.Module):
         ffn: Layer | None = None,
         drop_path: float = 0.0,
         has_positions: bool = False,
+        has_mixer_norm: bool = True,
         ffn_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.mixer_position = _position(channels) if has_positions else None
-        self.norm = nn.LayerNorm(channels)
+        self.norm = nn.LayerNorm(channels) if has_mixer_norm else nn.Identity()
         self.mixer = mixer(channels)
         self.drop = StochasticDepth(drop_path)
         self.ffn_position = _position(channels) if has_positions and ffn else None

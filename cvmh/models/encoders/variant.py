@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from cvmh.config import Settings
+from cvmh.models.encoders.classifier import Classifier
 from cvmh.models.encoders.encoder import Encoder
 
 Four = tuple[int, int, int, int]
@@ -36,13 +37,17 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Networks of one paper: ``encoder(settings(...))`` makes an encoder of it."""
+    """Networks of one paper: ``encoder(settings(...))`` makes an encoder of it.
+
+    ``classifier(encoder, num_classes)`` makes what the published weights were trained as.
+    """
 
     name: str
     source: str
     licence: str
     settings: type[Settings]
     encoder: Callable[[Any], Encoder]
+    classifier: Callable[..., nn.Module] = Classifier
     variants: Mapping[str, Variant]
 
 
