@@ -141,6 +141,16 @@ def fake_sets():
 
 
 @pytest.fixture(scope="session")
+def published_weights():
+    """Return the module ``published_weights``, which knows what published weight files hold."""
+    file = ROOT / "tests" / "published_weights.py"
+    spec = importlib.util.spec_from_file_location("published_weights", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
 def fakes(tmp_path_factory, fake_sets):
     """Return a function that gives the folder of a fake and the class ids of its labels by path."""
     written = {}
