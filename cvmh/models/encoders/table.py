@@ -7,10 +7,12 @@ from typing import Any
 from cvmh.config import validate
 from cvmh.errors import ConfigError
 from cvmh.models.encoders.encoder import Encoder
+from cvmh.models.encoders.groupmamba import GROUPMAMBA
 from cvmh.models.encoders.variant import Family
 from cvmh.models.encoders.vmamba import VMAMBA
+from cvmh.models.encoders.vssd import VSSDS
 
-FAMILIES: tuple[Family, ...] = (VMAMBA,)
+FAMILIES: tuple[Family, ...] = (VMAMBA, VSSDS, GROUPMAMBA)
 # The family of each encoder by the encoder's name.
 ENCODERS: Mapping[str, Family] = {name: family for family in FAMILIES for name in family.variants}
 
