@@ -37,7 +37,8 @@ class SS2D(nn.Module):
         paths: which paths are scanned, as of :func:`~cvmh.ops.traversal.order_table`.
         line_order: of ``cs2d``.
         is_gated: whether there is a gate.
-        conv_size: side of the depth-wise convolution, odd.
+        conv_size: side of the depth-wise convolution, odd, or its height and width: (1, 3) is for
+            series, which are maps of height 1.
         conv_bias: whether it has a bias.
         proj_bias: whether the first and the last projection have one.
         has_norm: whether there is a LayerNorm behind the scans.
@@ -59,7 +60,7 @@ class SS2D(nn.Module):
         paths: str = "cs2d",
         line_order: LineOrder = "natural",
         is_gated: bool = True,
-        conv_size: int = 3,
+        conv_size: int | tuple[int, int] = 3,
         conv_bias: bool = True,
         proj_bias: bool = False,
         has_norm: bool = True,
@@ -76,8 +77,12 @@ class SS2D(nn.Module):
         self.is_gated = is_gated
         self.reorder_parameters, self.double_dt_bias = reorder_parameters, double_dt_bias
         self.in_proj = nn.Linear(channels, (1 + is_gated) * inner, bias=proj_bias)
+        high, wide = (conv_size, conv_size) if isinstance(conv_size, int) else conv_size
         self.conv = nn.Conv2d(
-            inner, inner, conv_size, padding=conv_size // 2, groups=inner, bias=conv_bias
+            *(inner, inner, (high, wide)),
+            padding=(high // 2, wide // 2),
+            groups=inner,
+            bias=conv_bias,
         )
         num_sets = 1 if is_shared else order_table(paths, 1, 1).shape[0]
         # Raw, as default-initialised projections would be: VMamba's classification code.
