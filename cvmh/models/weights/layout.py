@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 Weights = Mapping[str, Tensor]
+# Pairs of a pattern and its replacement.
+Renames = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class Layout:
     """
 
     prefixes: tuple[str, ...]
-    renames: tuple[tuple[str, str], ...]
+    renames: Renames
     reshape: Callable[[str, Tensor], Tensor]
     dropped: str
     absent: str
