@@ -32,6 +32,10 @@ class BundleError(CvmhError, ValueError):
     """A file is not a bundle, or a bundle does not fit its use."""
 
 
+class WeightsError(CvmhError, ValueError):
+    """A file of published weights cannot be read, fetched, or does not fit its use."""
+
+
 class KernelError(CvmhError, RuntimeError):
     """A scan backend is unknown, not installed, or failed."""
 
