@@ -141,6 +141,26 @@ class LossSettings(Settings):
         return self
 
 
+class DistillSettings(Settings):
+    """A second teacher beside the labels: ``(1 - weight) loss + weight distillation``."""
+
+    # A bundle whose answers the network learns too; None: labels alone.
+    teacher: Path | None = None
+    # The share of the teacher in the loss; 1 leaves the labels out.
+    weight: float = Field(0.5, gt=0, le=1)
+    # "hard": cross-entropy against the teacher's likeliest class. "soft": the Kullback-Leibler
+    # divergence from the teacher's scores, times the temperature squared.
+    kind: Literal["hard", "soft"] = "hard"
+    # Both networks' logits are divided by it; of "soft" only.
+    temperature: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _refuse_idle_temperature(self) -> "DistillSettings":
+        if self.kind == "hard" and self.temperature != 1:
+            raise ValueError("temperature is of kind 'soft'; set kind to soft, or leave it out")
+        return self
+
+
 class TrainSettings(Settings):
     """Optimisation: AdamW, a schedule with warm-up, a weighted sum of losses."""
 
@@ -174,6 +194,8 @@ class TrainSettings(Settings):
     class_weights: Literal["none", "inverse", "sqrt_inverse", "effective"] | tuple[float, ...] = (
         "none"
     )
+    # What a trained network teaches beside the labels.
+    distill: DistillSettings = DistillSettings()
     clip_gradient: float = Field(1.0, gt=0)
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     # Let torch compile the network: minutes at the start, for steps that may be faster.

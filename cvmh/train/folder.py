@@ -18,6 +18,8 @@ UNFINISHED = "best.unfinished.safetensors"
 FINISHED = "best.safetensors"
 # The state of a run whose epochs are over, and whose bundle is not calibrated yet.
 FITTED = "fitted"
+# What ``run.json`` says of how a run started, to its end.
+FACTS_OF_START = ("init", "trained_parameters", "teacher")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,12 @@ def read_fitted(out: Path) -> TrainingResult | None:
     )
 
 
+def read_teacher(out: Path) -> str | None:
+    """Return the fingerprint of the teacher that a run began with, None if it had none."""
+    teacher = _facts_of_start(out).get("teacher")
+    return None if teacher is None else str(teacher["sha256"])
+
+
 def write_state(
     out: Path,
     fingerprint: str,
@@ -97,4 +105,4 @@ def _facts_of_start(out: Path) -> dict[str, Any]:
         state = json.loads((out / "run.json").read_text())
     except FileNotFoundError:
         return {}
-    return {key: state[key] for key in ("init", "trained_parameters") if key in state}
+    return {key: state[key] for key in FACTS_OF_START if key in state}

@@ -14,6 +14,7 @@ from cvmh.classes import NODATA_ID, ClassTable
 from cvmh.config import TrainSettings
 from cvmh.errors import TrainingError
 from cvmh.metrics import Scores, score
+from cvmh.train.distill import Distillation
 from cvmh.train.ema import averaged
 from cvmh.train.losses import SegmentationLoss
 from cvmh.train.optimiser import decayed_names, make_optimiser
@@ -32,6 +33,8 @@ class SegmentationModule(lightning.LightningModule):
         settings: how to train.
         class_weights: a factor per class for the loss.
         fused: update all parameters in one pass, which is faster; not under mixed precision.
+        teacher: maps the same images to logits of the same classes, and teaches beside the labels
+            as ``settings.distill`` says; any module will do.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class SegmentationModule(lightning.LightningModule):
         *,
         class_weights: Sequence[float] | None = None,
         fused: bool = False,
+        teacher: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.fused = fused
@@ -56,6 +60,7 @@ class SegmentationModule(lightning.LightningModule):
         self.loss = SegmentationLoss(
             settings.loss, class_weights=class_weights, label_smoothing=settings.label_smoothing
         )
+        self.distillation = None if teacher is None else Distillation(teacher, settings.distill)
         self.train_loss = MeanMetric()
         self.val_loss = MeanMetric()
         self.confusion = MulticlassConfusionMatrix(len(classes), ignore_index=NODATA_ID)
@@ -71,6 +76,11 @@ class SegmentationModule(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW."""
         return make_optimiser(self.network, self.settings, fused=self.fused, decayed=self._decayed)
+
+    def on_train_start(self) -> None:
+        """Bring the teacher to the device of the network, which it is no part of."""
+        if self.distillation is not None:
+            self.distillation.move(self.device)
 
     def on_train_epoch_start(self) -> None:
         """Seed torch by the epoch, so that a resumed run draws the same numbers."""
@@ -88,7 +98,10 @@ class SegmentationModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch; a loss that is not finite stops the run."""
         images, labels, indices = batch
-        loss = self.loss(self.network(images), labels)
+        logits = self.network(images)
+        loss = self.loss(logits, labels)
+        if self.distillation is not None:
+            loss = self.distillation.mix(loss, images, logits)
         if not torch.isfinite(loss):
             raise TrainingError(self._not_finite("loss", f"{loss.item()}", indices))
         self.train_loss.update(loss.detach())

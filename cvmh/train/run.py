@@ -34,12 +34,14 @@ from cvmh.train.folder import (
     TrainingResult,
     check_folder,
     read_fitted,
+    read_teacher,
     write_state,
 )
 from cvmh.train.memory import fitting
 from cvmh.train.module import SegmentationModule
 from cvmh.train.start import make_network
 from cvmh.train.sync_norm import join_batch_norms
+from cvmh.train.teacher import Teacher, make_teacher
 from cvmh.train.trainer import find_precision, interruptible, make_trainer, quiet
 
 log = logging.getLogger(__name__)
@@ -130,7 +132,9 @@ def check(
     _keeps_best(config)
     data = open_data(config.data)
     training = prepare_training(data, config, progress=progress)
-    make_network(config, data, training, is_resumed=(out / "last.ckpt").exists())
+    is_resumed = (out / "last.ckpt").exists()
+    _teacher(config, out, data, training, is_resumed=is_resumed)
+    make_network(config, data, training, is_resumed=is_resumed)
 
 
 def _fit(
@@ -148,10 +152,14 @@ def _fit(
     """Train to the end, and leave the bundle that is kept under its unfinished name."""
     weights = class_weights(config.train.class_weights, training.summary.class_pixels)
     keeps_best, mark = _keeps_best(config), training.summary.fingerprint
-    lightning.seed_everything(config.train.seed, verbose=False)
     last = out / "last.ckpt"
     is_resumed = last.exists()
+    # Before the seed, so that the network starts with the weights that it has without a teacher.
+    teacher = _teacher(config, out, data, training, is_resumed=is_resumed)
+    lightning.seed_everything(config.train.seed, verbose=False)
     network, facts, told = make_network(config, data, training, is_resumed=is_resumed)
+    if teacher is not None:
+        facts, told = {**facts, **teacher.facts}, [*told, teacher.told]
     if devices.is_first:
         for line in told:
             log.info(line)
@@ -165,7 +173,12 @@ def _fit(
     # Lightning cannot clip the gradients of a fused optimiser under mixed precision.
     fused = precision == "32-true"
     module = SegmentationModule(
-        network, data.classes, config.train, class_weights=weights, fused=fused
+        network,
+        data.classes,
+        config.train,
+        class_weights=weights,
+        fused=fused,
+        teacher=None if teacher is None else teacher.network,
     )
     record = Record(
         out,
@@ -178,7 +191,7 @@ def _fit(
             config.train,
             out,
             [
-                _agreement(config, training, is_resumed=is_resumed),
+                _agreement(config, training, teacher, is_resumed=is_resumed),
                 _pace(config, training, progress),
                 record,
             ],
@@ -212,7 +225,21 @@ def _keeps_best(config: RunConfig) -> bool:
     return config.train.select == "best" and config.data.val_split is not None
 
 
-def _agreement(config: RunConfig, training: TrainingData, *, is_resumed: bool) -> Agreement:
+def _teacher(
+    config: RunConfig,
+    out: Path,
+    data: SegmentationData,
+    training: TrainingData,
+    *,
+    is_resumed: bool,
+) -> Teacher | None:
+    begun_with = read_teacher(out) if is_resumed else None
+    return make_teacher(config, data, training, begun_with=begun_with)
+
+
+def _agreement(
+    config: RunConfig, training: TrainingData, teacher: Teacher | None, *, is_resumed: bool
+) -> Agreement:
     # Machines may round the last digits differently.
     means = [f"{mean:.6g}" for mean in training.summary.mean]
     return Agreement(
@@ -220,6 +247,7 @@ def _agreement(config: RunConfig, training: TrainingData, *, is_resumed: bool) -
             "settings": config.model_dump_json(exclude={"data": {"root"}}),
             "training data": f"{means} {training.summary.class_pixels}",
             "state to continue": str(is_resumed),
+            "teacher": str(None if teacher is None else teacher.facts),
         }
     )
 
