@@ -135,6 +135,9 @@ def choose_backend(backend: str = "auto", *, device: str = "cpu") -> str:
     source = "backend"
     if backend == "auto" and is_exporting_to_onnx():
         return "export"
+    if backend == "auto" and device == "meta":
+        # Tensors have no values there, and this one's operator knows shapes without its kernels.
+        return "numba"
     if backend == "auto" and os.environ.get(BACKEND_VARIABLE):
         backend, source = os.environ[BACKEND_VARIABLE], BACKEND_VARIABLE
     if backend == "auto" and device in FASTEST:

@@ -9,7 +9,9 @@ from cvmh.models.zoo import PRESETS
 @pytest.fixture(autouse=True)
 def cheap_costs(monkeypatch):
     """Count nothing: building and running the large networks takes seconds."""
-    cost = Cost(parameters=30_840_000, leaf_parameters=1, macs=5_710_000_000, scan_flops=10**9)
+    cost = Cost(
+        parameters=30_840_000, leaf_parameters=1, macs=5_710_000_000, scan_flops=10**9, flops=7 * 10**9
+    )
     monkeypatch.setattr("cvmh.models.cost.count_cost", lambda network, **size: cost)
     monkeypatch.setattr("cvmh.models.zoo.create_model", lambda name: name)
 
