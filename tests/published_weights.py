@@ -28,7 +28,11 @@ VSSD = {
 
 def vssd(name):
     """Return the shapes of a published file of VSSD by key (specification 3.3)."""
-    width, heads, depths, states = VSSD[name]
+    return vssd_of(*VSSD[name])
+
+
+def vssd_of(width, heads, depths, states):
+    """Return the shapes of a file of VSSD with other settings."""
     half = width // 2
     shapes = {
         **_unbiased("patch_embed.conv1", (half, 3, 3, 3)),
