@@ -235,3 +235,45 @@ def _grouped(start, C):
     for group in range(1, 5):
         shapes |= _scanned(f"{start}.attn.mamba_g{group}", C // 4, C // 4, 1, 1, True)
     return shapes
+
+
+# PlainMamba: width, depth, 3x3 convolutions of the tokeniser, whether a layer has a local one.
+PLAINMAMBA = {
+    "plainmamba_l1": (192, 24, 1, True),
+    "plainmamba_l2": (384, 24, 2, False),
+    "plainmamba_l3": (448, 36, 2, False),
+}
+
+
+def plainmamba(name):
+    """Return the shapes of a published file of PlainMamba by key (specification 3.5)."""
+    return plainmamba_of(*PLAINMAMBA[name])
+
+
+def plainmamba_of(C, depth, num_convs, has_local, *, grid=14, states=16):
+    """Return the shapes of any PlainMamba by key."""
+    D, R = 2 * C, -(-C // 16)
+    shapes = {"backbone.pos_embed": (1, grid**2, C)}
+    convs = {"stem.0": (64, 3, 7, 7)} | {f"convs.{3 * i}": (64, 64, 3, 3) for i in range(num_convs)}
+    for conv, shape in convs.items():
+        part, index = conv.split(".")
+        shapes[f"backbone.patch_embed.{conv}.weight"] = shape
+        shapes |= batch_norm(f"backbone.patch_embed.{part}.{int(index) + 1}", 64)
+    shapes |= biased("backbone.patch_embed.projection", (C, 64, 8, 8))
+    for layer in range(depth):
+        start = f"backbone.layers.{layer}"
+        shapes |= {
+            **biased(f"{start}.norm", (C,)),
+            **biased(f"{start}.mamba.in_proj", (2 * D, C)),
+            **biased(f"{start}.mamba.conv2d", (D, 1, 7, 7)),
+            f"{start}.mamba.x_proj.weight": (R + 2 * states, D),
+            **biased(f"{start}.mamba.dt_proj", (D, R)),
+            f"{start}.mamba.A_log": (D, states),
+            f"{start}.mamba.D": (D,),
+            f"{start}.mamba.direction_Bs": (5, states),
+            **biased(f"{start}.mamba.out_proj", (C, D)),
+        }
+    if has_local:
+        shapes |= {"backbone.layers.0.dw.0.weight": (C, 1, 3, 3)}
+        shapes |= batch_norm("backbone.layers.0.dw.1", C)
+    return shapes | biased("backbone.ln1", (C,)) | biased("head.fc", (1000, C))

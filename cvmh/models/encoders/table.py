@@ -8,12 +8,13 @@ from cvmh.config import validate
 from cvmh.errors import ConfigError
 from cvmh.models.encoders.encoder import Encoder
 from cvmh.models.encoders.groupmamba import GROUPMAMBA
+from cvmh.models.encoders.plainmamba import PLAINMAMBA
 from cvmh.models.encoders.variant import Family
 from cvmh.models.encoders.vim2 import VIM2
 from cvmh.models.encoders.vmamba import VMAMBA
 from cvmh.models.encoders.vssd import VSSDS
 
-FAMILIES: tuple[Family, ...] = (VMAMBA, VSSDS, GROUPMAMBA, VIM2)
+FAMILIES: tuple[Family, ...] = (VMAMBA, VSSDS, GROUPMAMBA, VIM2, PLAINMAMBA)
 # The family of each encoder by the encoder's name.
 ENCODERS: Mapping[str, Family] = {name: family for family in FAMILIES for name in family.variants}
 
