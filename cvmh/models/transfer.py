@@ -14,6 +14,7 @@ from cvmh.config import Settings
 from cvmh.errors import BundleError, ConfigError
 from cvmh.geo.bands import match_names
 from cvmh.models.bundle import Bundle, load_bundle
+from cvmh.models.stem_bands import fit_to_bands
 from cvmh.models.zoo import PRESETS, create_model
 
 # Settings that change how a network is trained, not what its weights mean.
@@ -136,7 +137,7 @@ def _fit(
     fitted, adapted, random = {}, [], []
     for key, weight in bundle.network.state_dict().items():
         if key in by_band and not same_bands:
-            weight = _stem(weight, bands)
+            weight = fit_to_bands(weight, bands)
             adapted.append(key)
         elif key in by_class and not same_classes:
             if not any(row is not None for row in rows):
@@ -146,13 +147,6 @@ def _fit(
             adapted.append(key)
         fitted[key] = weight
     return fitted, adapted, random
-
-
-def _stem(weight: Tensor, bands: list[int | None]) -> Tensor:
-    """Return the weights (out, bands, ...) of a first convolution for other bands."""
-    mean = weight.mean(dim=1)
-    columns = [mean if band is None else weight[:, band] for band in bands]
-    return torch.stack(columns, dim=1) * (weight.shape[1] / len(bands))
 
 
 def _head(weight: Tensor, start: Tensor, rows: list[int | None]) -> Tensor:
