@@ -40,6 +40,8 @@ class SS2D(nn.Module):
         conv_size: side of the depth-wise convolution, odd, or its height and width: (1, 3) is for
             series, which are maps of height 1.
         conv_bias: whether it has a bias.
+        is_causal: whether it sees no column to the right, as a series along the columns wants it;
+            its width may then be even.
         proj_bias: whether the first and the last projection have one.
         has_norm: whether there is a LayerNorm behind the scans.
         is_shared: whether all paths have the same parameters.
@@ -62,6 +64,7 @@ class SS2D(nn.Module):
         is_gated: bool = True,
         conv_size: int | tuple[int, int] = 3,
         conv_bias: bool = True,
+        is_causal: bool = False,
         proj_bias: bool = False,
         has_norm: bool = True,
         is_shared: bool = False,
@@ -74,13 +77,13 @@ class SS2D(nn.Module):
         self.d_state = d_state
         self.dt_rank = dt_rank or math.ceil(channels / 16)
         self.paths, self.line_order = paths, line_order
-        self.is_gated = is_gated
+        self.is_gated, self.is_causal = is_gated, is_causal
         self.reorder_parameters, self.double_dt_bias = reorder_parameters, double_dt_bias
         self.in_proj = nn.Linear(channels, (1 + is_gated) * inner, bias=proj_bias)
         high, wide = (conv_size, conv_size) if isinstance(conv_size, int) else conv_size
         self.conv = nn.Conv2d(
             *(inner, inner, (high, wide)),
-            padding=(high // 2, wide // 2),
+            padding=(high // 2, wide - 1 if is_causal else wide // 2),
             groups=inner,
             bias=conv_bias,
         )
@@ -110,7 +113,11 @@ class SS2D(nn.Module):
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """Map (B, H, W, C) to (B, H, W, C)."""
         signal, *gate = self.in_proj(x_BHWC).chunk(1 + self.is_gated, dim=-1)
-        signal = self.conv(signal.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        signal = self.conv(signal.permute(0, 3, 1, 2))
+        if self.is_causal:
+            # It was padded on both sides.
+            signal = signal[..., : x_BHWC.shape[2]]
+        signal = signal.permute(0, 2, 3, 1)
         mixed = self.out_norm(self._scan(functional.silu(signal)).to(signal.dtype))
         if self.is_gated:
             mixed = mixed * functional.silu(gate[0])
