@@ -4,53 +4,36 @@ import re
 
 from torch import Tensor
 
-from cvmh.models.encoders.vssd import VSSDS, VSSDSettings
+from cvmh.models.encoders.vssd import VSSDS, VSSDSettings, widths_of
+from cvmh.models.weights.detection import num_rows, stage_depths
 from cvmh.models.weights.layout import Layout, Weights
 
 BLOCK = r"layers\.(\d+)\.blocks\.(\d+)\."
 STEP = r"layers\.(\d+)\.downsample\.conv\."
+FIRST = r"layers\.0\.blocks\.0\.attn\."
 # Weights of Linear layers, which some files hold as 1x1 convolutions.
 LINEAR = re.compile(r".*\.(in_proj|out_proj|widen|narrow)\.weight")
 
 
 def _reshape(key: str, tensor: Tensor) -> Tensor:
-    is_linear = LINEAR.fullmatch(key) and key.startswith("stages.")
-    return tensor.flatten(1) if is_linear else tensor
+    return tensor.flatten(1) if LINEAR.fullmatch(key) else tensor
 
 
 def _detect(weights: Weights) -> str | None:
-    """Compare width, depths, heads and states with those of each variant."""
-    found = {
-        "width": _size(weights, "patch_embed.conv3.1.conv.weight"),
-        "depths": tuple(len(_blocks(weights, stage)) for stage in range(4)),
-        "heads": _size(weights, "layers.0.blocks.0.attn.dt_bias"),
-        "inner": _size(weights, "layers.0.blocks.0.attn.norm.weight"),
-        "mixed": _size(weights, "layers.0.blocks.0.attn.conv2d.weight"),
-        "last": _size(weights, "layers.3.blocks.0.attn.to_qkv.weight"),
-    }
+    found = (
+        stage_depths(weights, BLOCK),
+        num_rows(weights, FIRST + r"dt_bias"),
+        num_rows(weights, FIRST + r"norm\.weight"),
+        num_rows(weights, FIRST + r"conv2d\.weight"),
+        num_rows(weights, r"layers\.3\.blocks\.0\.attn\.to_out\.weight"),
+    )
     for name, variant in VSSDS.variants.items():
         settings = VSSDSettings.model_validate(variant.settings)
         inner = int(settings.expand * settings.width)
-        wanted = {
-            "width": settings.width,
-            "depths": settings.depths,
-            "heads": settings.heads[0],
-            "inner": inner,
-            "mixed": inner + 2 * settings.d_state,
-            "last": 3 * 8 * settings.width,
-        }
-        if found == wanted:
+        mixed, last = inner + 2 * settings.d_state, widths_of(settings.width)[-1]
+        if found == (settings.depths, settings.heads[0], inner, mixed, last):
             return name
     return None
-
-
-def _size(weights: Weights, key: str) -> int:
-    return len(weights[key]) if key in weights else 0
-
-
-def _blocks(weights: Weights, stage: int) -> set[str]:
-    pattern = re.compile(rf"layers\.{stage}\.blocks\.(\d+)\..*")
-    return {match[1] for key in weights if (match := pattern.fullmatch(key))}
 
 
 VSSD_LAYOUT = Layout(
