@@ -19,8 +19,9 @@ MakeBlock = Callable[[int, int, float], nn.Module]
 class Pyramid(Encoder):
     """A stem of stride 4, then stages of blocks, each but the first behind a step of stride 2.
 
-    All maps inside are (B, H, W, C). A LayerNorm stands behind each stage whose map is returned; it
-    is either for those who read the map only, or for the next stage too.
+    All maps inside are (B, H, W, C). What lies behind the last map that is returned is left out.
+    A LayerNorm stands behind each stage whose map is returned; it is either for those who read the
+    map only, or for the next stage too.
 
     Args:
         bands: of the images.
@@ -52,15 +53,21 @@ class Pyramid(Encoder):
         super().__init__(bands=bands, widths=widths, strides=STRIDES, out_indices=out_indices)
         self.is_normed_between = is_normed_between
         self.stem = stem
+        self.num_stages = max(self.out_indices) + 1
         rates = iter(np.linspace(0, drop_path, sum(depths)).tolist())
         self.stages = nn.ModuleList(
             nn.Sequential(*[make_block(stage, width, next(rates)) for _ in range(depth)])
+            if stage < self.num_stages
+            else nn.Identity()
             for stage, (width, depth) in enumerate(zip(widths, depths, strict=True))
         )
-        self.steps = nn.ModuleList(make_step(c, c_out) for c, c_out in pairwise(widths))
+        self.steps = nn.ModuleList(
+            make_step(c, c_out) if stage < self.num_stages else nn.Identity()
+            for stage, (c, c_out) in enumerate(pairwise(widths), start=1)
+        )
         self.norms = nn.ModuleList(
             nn.LayerNorm(width, eps=norm_eps)
-            if is_normed_between or stage in self.out_indices
+            if stage in self.out_indices or (is_normed_between and stage < self.num_stages)
             else nn.Identity()
             for stage, width in enumerate(widths)
         )
@@ -76,8 +83,8 @@ class Pyramid(Encoder):
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
         """Return feature maps (B, C, H / stride, W / stride), finest first."""
         x, maps = self.stem(image_BCHW), []
-        for index, stage in enumerate(self.stages):
-            x = stage(self.steps[index - 1](x) if index else x)
+        for index in range(self.num_stages):
+            x = self.stages[index](self.steps[index - 1](x) if index else x)
             normed = self.norms[index](x)
             if index in self.out_indices:
                 maps.append(to_channels_first(normed))
