@@ -127,11 +127,15 @@ class PlainMamba(Encoder):
             reorder_parameters=settings.reorder_parameters,
             double_dt_bias=settings.double_dt_bias,
         )
-        rates = np.linspace(0, settings.drop_path, depth).tolist()
-        self.layers = nn.ModuleList(MixerBlock(width, mixer=mixer, drop_path=r) for r in rates)
-        self.local = LocalConv(width) if settings.has_local else nn.Identity()
-        # Behind which layers the maps are.
+        # Behind which layers the maps are; what follows the last one is left out.
         self.ends = [depth * (index + 1) // NUM_MAPS - 1 for index in range(NUM_MAPS)]
+        last = self.ends[max(self.out_indices)]
+        rates = np.linspace(0, settings.drop_path, depth).tolist()
+        self.layers = nn.ModuleList(
+            MixerBlock(width, mixer=mixer, drop_path=rate) if number <= last else nn.Identity()
+            for number, rate in enumerate(rates)
+        )
+        self.local = LocalConv(width) if settings.has_local else nn.Identity()
         self.norms = _for_each_map(lambda _: nn.LayerNorm(width, eps=1e-6), self.out_indices)
         self.levels = _for_each_map(
             lambda index: _level(index, width) if settings.pyramid else nn.Identity(),
