@@ -1,15 +1,11 @@
 """How the released code of VMamba, which others grew from, names and shapes a selective scan."""
 
-import re
-
 from torch import Tensor
 
 from cvmh.models.weights.layout import Renames
 
 # Dimensions of tensors whose first one holds the paths and what belongs to each of them.
 JOINED = {"x_proj_weight": 2, "dt_weight": 2, "A_log": 2, "D": 1}
-# Weights of Linear layers, which some files hold as 1x1 convolutions.
-LINEAR = re.compile(r".*\.(in_proj|out_proj|widen|narrow|reduce|squeeze|excite)\.weight")
 
 
 def scan_renames(published: str, ours: str) -> Renames:
@@ -35,8 +31,6 @@ def scan_renames(published: str, ours: str) -> Renames:
 
 def reshape_scan(key: str, tensor: Tensor, *, num_paths: int) -> Tensor:
     """Give a published tensor under our key the shape that an SS2D of so many paths has it in."""
-    if LINEAR.fullmatch(key) and tensor.ndim == 4:
-        return tensor.flatten(1)
     name = key.rpartition(".")[-1]
     if tensor.ndim == JOINED.get(name) and len(tensor) % num_paths == 0:
         tensor = tensor.unflatten(0, (num_paths, -1))

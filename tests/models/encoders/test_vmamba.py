@@ -56,14 +56,6 @@ def test_every_published_tensor_has_its_place_in_every_style(name, published_wei
             }
 
 
-def test_weights_shaped_as_1x1_convolutions_are_taken(published_weights, equations, take_over):
-    weights = equations.draw(published_weights.vmamba_of("v2", 20, 1, (1, 1, 1, 1)))
-    linear = ("in_proj.weight", "out_proj.weight", "fc1.weight", "fc2.weight")
-    convs = {k: a[..., None, None] if k.endswith(linear) else a for k, a in weights.items()}
-    plain, shaped = (take_over(VMAMBA_V2_LAYOUT, w) for w in (weights, convs))
-    assert all(torch.equal(plain[key], shaped[key]) for key in plain)
-
-
 def test_weights_of_unknown_sizes_are_of_no_variant(published_weights):
     shapes = published_weights.vmamba_of("v2", 96, 1, (2, 2, 7, 2))
     weights = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
