@@ -68,6 +68,11 @@ def make_folder(path: Path) -> None:
         raise OutputError(f"folder {path} cannot be made ({error.strerror})") from error
 
 
+def cache_folder() -> Path:
+    """Return where what can be had again is kept: ``CVMH_CACHE``, default ``~/.cache/cvmh``."""
+    return Path(os.environ.get("CVMH_CACHE") or Path.home() / ".cache" / "cvmh")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from cvmh.datasets.class_index import DAMAGED, ClassCounter, ClassIndex
 from cvmh.datasets.labelled import LabelledImage, SegmentationData
 from cvmh.datasets.moments import Moments
 from cvmh.datasets.reading import check_label, choose_bands, read_image, read_label
-from cvmh.files import write_complete
+from cvmh.files import cache_folder, write_complete
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import Window
 from cvmh.progress import Progress, silent
@@ -86,7 +85,7 @@ def survey(
     mark = fingerprint(images, data)
     written = [path.stat().st_mtime_ns for image in images for path in (image.image, image.label)]
     known = f"{mark} {split} {list(bands or ())} {data.band_names} {data.gsd} {written}"
-    stored = _cache_folder() / hashlib.sha256(known.encode()).hexdigest()[:24]
+    stored = cache_folder() / hashlib.sha256(known.encode()).hexdigest()[:24]
     found = _stored(stored)
     if found is not None:
         return found
@@ -176,7 +175,3 @@ def _declared_names(data: SegmentationData, bands: Sequence[int]) -> tuple[str, 
 def _strips(height: int, width: int) -> list[Window]:
     rows = max(1, PIXELS_AT_ONCE // width)
     return [Window(row, 0, min(rows, height - row), width) for row in range(0, height, rows)]
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("CVMH_CACHE") or Path.home() / ".cache" / "cvmh")

@@ -234,6 +234,7 @@ FAMILIES = {
     "vmamba": ("vmamba_tiny_v0", "vmamba_tiny_s1l8", "vmamba_small_s2l15"),
     "vssd": ("vssd_micro", "vssd_tiny"),
     "groupmamba": ("groupmamba_tiny",),
+    "plainmamba": ("plainmamba_l1",),
 }
 NAMES = [(family, name) for family, names in FAMILIES.items() for name in names]
 
@@ -247,7 +248,7 @@ def test_files_of_each_family_load_and_are_recognised(tmp_path, published, flat,
     encoder = encoder.to_empty(device="cpu")
     report = load_weights(encoder, tmp_path / "w.pth")
     assert report.variant == name == variant_of(encoder)
-    assert set(report.random) <= {"norms"}
+    assert set(report.random) <= {"norms", "levels"}
     assert report.loaded + sum(report.dropped.values()) == len(shapes)
 
 
@@ -255,8 +256,9 @@ def test_every_published_file_is_of_one_variant_only(published, flat):
     for family in FAMILIES:
         for name in getattr(published, family.upper()):
             tensors = flat(getattr(published, family)(name))
-            named = {f"backbone.{key}": value for key, value in tensors.items()}
-            assert detect_variant(tensors).variant == name
+            plain = {key.removeprefix("backbone."): value for key, value in tensors.items()}
+            named = {f"backbone.{key}": value for key, value in plain.items()}
+            assert detect_variant(tensors).variant == detect_variant(plain).variant == name
             assert detect_variant(named | {"decode_head.w": torch.ones(1)}).variant == name
     assert detect_variant({"conv1.weight": torch.ones(64, 3, 7, 7)}) is None
 
