@@ -21,6 +21,19 @@ NUM_DIRECTIONS = 5
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 
 
+class ScanNorm(nn.LayerNorm):
+    """A LayerNorm that works in the precision of its input, whatever that of its own weights.
+
+    Scans give float32 even in networks of 16 bit: their sums along long paths can leave the range
+    of float16, and only the norm brings them back into it.
+    """
+
+    def forward(self, x_BHWD: Tensor) -> Tensor:
+        """Map (B, H, W, D) to (B, H, W, D)."""
+        weight, bias = self.weight.to(x_BHWD.dtype), self.bias.to(x_BHWD.dtype)
+        return functional.layer_norm(x_BHWD, self.normalized_shape, weight, bias, self.eps)
+
+
 class SS2D(nn.Module):
     """Mix a map by selective scans along different paths: the mixer of the whole Mamba family.
 
@@ -107,7 +120,7 @@ class SS2D(nn.Module):
         if has_directions:
             self.direction_weight = nn.Parameter(torch.empty(NUM_DIRECTIONS, d_state))
             nn.init.trunc_normal_(self.direction_weight, std=0.02)
-        self.out_norm = nn.LayerNorm(inner) if has_norm else nn.Identity()
+        self.out_norm = ScanNorm(inner) if has_norm else nn.Identity()
         self.out_proj = nn.Linear(inner, channels, bias=proj_bias)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
@@ -118,7 +131,7 @@ class SS2D(nn.Module):
             # It was padded on both sides.
             signal = signal[..., : x_BHWC.shape[2]]
         signal = signal.permute(0, 2, 3, 1)
-        mixed = self.out_norm(self._scan(functional.silu(signal)).to(signal.dtype))
+        mixed = self.out_norm(self._scan(functional.silu(signal))).to(signal.dtype)
         if self.is_gated:
             mixed = mixed * functional.silu(gate[0])
         return self.out_proj(mixed)
