@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,13 @@ def weights_folder() -> Path:
     return Path(os.environ.get("CVMH_WEIGHTS") or cache_folder() / "weights").expanduser()
 
 
-def find_weights(file_or_name: str, *, offline: bool = False, progress: Progress = silent) -> Found:
+def find_weights(
+    file_or_name: str,
+    *,
+    variants: Sequence[str] = (),
+    offline: bool = False,
+    progress: Progress = silent,
+) -> Found:
     """Return a file of weights: a path, or a name of the catalogue, which is fetched if need be.
 
     The sha256 of each file of the folder is kept beside it from its first use on, and compared at
@@ -41,17 +47,23 @@ def find_weights(file_or_name: str, *, offline: bool = False, progress: Progress
 
     Args:
         file_or_name: a path, a name of the catalogue, or a published name of a file.
+        variants: of which encoders a name may be; none: of any.
         offline: never fetch; so does the variable ``CVMH_OFFLINE``.
         progress: receives what is fetched.
 
     Raises:
-        WeightsError: there is no such file or name, the file has changed, it cannot be fetched, or
-            it may not be.
+        WeightsError: there is no such file or name, it is of another encoder, has changed, or
+            cannot be fetched, or may not be.
     """
     path = Path(file_or_name).expanduser()
     if path.exists():
         return Found(path, None)
     published = look_up(file_or_name)
+    if variants and published.variant not in variants:
+        raise WeightsError(
+            f"weights '{file_or_name}' are of '{published.variant}', the network takes those of "
+            f"{' or '.join(variants)}"
+        )
     target = weights_folder() / published.file
     if target.exists():
         _verify(target, published)

@@ -29,7 +29,8 @@ class LoadReport:
 
     ``taken`` is the key of the file under which they were, ``variant`` the encoder that they are
     of. ``loaded`` counts tensors, of which those of ``adapted`` were fitted to the bands. Of what
-    stayed random, and of what the file has besides, there is a count for each part.
+    stayed random, and of what the file has besides, there is a count for each part. ``address`` and
+    ``licence`` are None where the catalogue does not know the file.
     """
 
     file: str
@@ -43,6 +44,8 @@ class LoadReport:
     known_bands: tuple[str, ...]
     new_bands: tuple[str, ...]
     note: str = ""
+    address: str | None = None
+    licence: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain containers, for the record of a run."""
@@ -61,6 +64,8 @@ class LoadReport:
         for said, counts in (("left random", self.random), ("not used", self.dropped)):
             if counts:
                 parts.append(f"{said}: " + ", ".join(f"{k} ({n})" for k, n in counts.items()))
+        if self.licence:
+            parts.append(f"licence of the weights: {self.licence}")
         return f"weights from {self.file}: {'; '.join(parts)}"
 
 
@@ -124,8 +129,18 @@ def load_weights(
         WeightsError: the file cannot be read, is of another variant, or does not fit.
         ConfigError: no weights of such encoders have been published.
     """
+    return load_file(encoder, read_weights(path), band_names=band_names, strict=strict)
+
+
+def load_file(
+    encoder: Encoder,
+    file: WeightsFile,
+    *,
+    band_names: Sequence[str] | None = None,
+    strict: bool = True,
+) -> LoadReport:
+    """Give an encoder the weights of a file that was read; see :func:`load_weights`."""
     layout = layout_of(encoder)
-    file = read_weights(path)
     offer = make_offer(file, layout, encoder, bands=encoder.bands, band_names=band_names)
     own = encoder.state_dict()
     fit = offer.fit(own)
@@ -135,7 +150,7 @@ def load_weights(
     complete = _complete_keys(encoder) if foreign else set()
     idle = [key for key in foreign if key in complete]
     unknown = offer.match.unknown + [key for key in foreign if key not in idle]
-    problems = _problems(unknown, missing, fit.misfits)
+    problems = find_problems(unknown, missing, fit.misfits)
     if problems and (strict or not fit.weights):
         raise WeightsError(explain(file, variant_of(encoder) or type(encoder).__name__, problems))
     encoder.load_state_dict({**own, **fit.weights})
@@ -187,9 +202,10 @@ def explain(file: WeightsFile, wanted: str, problems: Sequence[str]) -> str:
     )
 
 
-def _problems(
+def find_problems(
     unknown: Sequence[str], missing: Sequence[str], misfits: Mapping[str, str]
 ) -> list[str]:
+    """Return what is wrong with a file, a few keys of each kind and their count."""
     kinds = (
         ("of another shape", list(misfits.values())),
         ("missing", missing),
