@@ -10,16 +10,25 @@ from cvmh.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from cvmh.models import create_model, load_bundle, save_bundle
+    from cvmh.models.encoders.registration import register_encoders
     from cvmh.predict import predict_raster
 
 _HOMES = {
     "create_model": "cvmh.models",
     "load_bundle": "cvmh.models",
     "predict_raster": "cvmh.predict",
+    "register_encoders": "cvmh.models.encoders.registration",
     "save_bundle": "cvmh.models",
 }
 
-__all__ = ["__version__", "create_model", "load_bundle", "predict_raster", "save_bundle"]
+__all__ = [
+    "__version__",
+    "create_model",
+    "load_bundle",
+    "predict_raster",
+    "register_encoders",
+    "save_bundle",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     metavar="BUNDLE",
     help="Start from the weights of a bundle; its bands and classes may be others.",
 )
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Never fetch the published weights that model.pretrained names.",
+)
 @click.option("--out", type=PATH, metavar="DIR", help="The run folder.  [default: runs/NAME-TIME]")
 @click.option(
     "--set",
@@ -69,6 +74,7 @@ def command(
     config_file: Path | None,
     model: str | None,
     init: Path | None,
+    offline: bool,
     out: Path | None,
     assignments: tuple[str, ...],
     resume: bool,
@@ -113,16 +119,18 @@ def command(
     config = _recommended(validate(RunConfig, written, source=str(config_file or "settings")))
     if out is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        out = Path("runs") / f"{config.data.dataset}-{config.model.name}-{stamp}"
+        # Names of smp's networks hold colons, which no file name of Windows may.
+        network = config.model.name.replace(":", "-")
+        out = Path("runs") / f"{config.data.dataset}-{network}-{stamp}"
     try:
-        _run(config, out, resume=resume)
+        _run(config, out, resume=resume, offline=offline)
     except KeyboardInterrupt:
         if (out / "run.json").exists():
             click.echo(f"cvmh: continue with: cvmh train --resume --out {out}", err=True)
         raise
 
 
-def _run(config: "RunConfig", out: Path, *, resume: bool) -> None:
+def _run(config: "RunConfig", out: Path, *, resume: bool, offline: bool) -> None:
     """Train in this process, or start the processes that do and watch them."""
     from cvmh.errors import CvmhError
     from cvmh.train import check
@@ -138,17 +146,17 @@ def _run(config: "RunConfig", out: Path, *, resume: bool) -> None:
     if is_watched():
         end_with_starter()
         try:
-            _train(config, out, resume=resume)
+            _train(config, out, resume=resume, offline=offline)
         except CvmhError as error:
             leave_message(error)
         except KeyboardInterrupt:
             # The process that the user started says so.
             sys.exit(INTERRUPTED)
     elif count_wanted(config.train) == 1 or is_started(config.train):
-        _train(config, out, resume=resume)
+        _train(config, out, resume=resume, offline=offline)
     else:
         with shown("auto") as progress, _hushed():
-            check(config, out, resume=resume, progress=progress)
+            check(config, out, resume=resume, progress=progress, offline=offline)
         words = sys.argv[1:]
         if not any(word.partition("=")[0] == "--out" for word in words):
             # The default holds the time, which is another in each process.
@@ -168,7 +176,7 @@ def _hushed() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _train(config: "RunConfig", out: Path, *, resume: bool) -> None:
+def _train(config: "RunConfig", out: Path, *, resume: bool, offline: bool) -> None:
     from cvmh.train import train
     from cvmh.train.devices import find_devices
 
@@ -182,6 +190,7 @@ def _train(config: "RunConfig", out: Path, *, resume: bool) -> None:
             progress=progress,
             report=_print_epoch,
             command=command_line(),
+            offline=offline,
         )
     if is_first:
         click.echo(result.bundle)
@@ -189,10 +198,10 @@ def _train(config: "RunConfig", out: Path, *, resume: bool) -> None:
 
 def _recommended(config: "RunConfig") -> "RunConfig":
     """Take the learning rate that the chosen network asks for, where the user has set none."""
-    from cvmh.models.zoo import PRESETS
+    from cvmh.models.zoo import find_preset
 
-    preset = PRESETS.get(config.model.name)
-    if preset is None or "learning_rate" in config.train.model_fields_set:
+    preset = find_preset(config.model.name)
+    if "learning_rate" in config.train.model_fields_set:
         return config
     train = config.train.model_copy(update={"learning_rate": preset.learning_rate})
     return config.model_copy(update={"train": train})

@@ -12,11 +12,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cvmh.config import Settings
 from cvmh.models.cvss import CVSSBlock, Stage
-from cvmh.models.layers import to_channels_first, to_channels_last
+from cvmh.models.layers import pad_below, to_channels_first, to_channels_last
 from cvmh.models.mfms import FIXED_SIZES, MFMSBlock, MultiFrequencyBranch, MultiScaleBranch
 from cvmh.models.mixer_block import MixerBlock
 from cvmh.models.resize import (
@@ -107,11 +106,8 @@ class CVMHUNet(nn.Module):
         repeating the border, and the logits cropped.
         """
         height, width = image_BCHW.shape[-2:]
-        pad = (-width % self.stride, -height % self.stride)
-        if any(pad):
-            image_BCHW = functional.pad(image_BCHW, (0, pad[0], 0, pad[1]), mode="replicate")
         skips = []
-        x, finer = self.stem(image_BCHW)
+        x, finer = self.stem(pad_below(image_BCHW, self.stride))
         for level, stage in enumerate(self.encoder):
             skips.append(x)
             x = stage(x)

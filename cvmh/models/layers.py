@@ -18,6 +18,22 @@ def to_channels_last(x_BCHW: Tensor) -> Tensor:
     return x_BCHW.permute(0, 2, 3, 1)
 
 
+def pad_below(image_BCHW: Tensor, multiple: int, *, smallest: int = 1) -> Tensor:
+    """Repeat an image's last row and column until its sides are multiples, at least the smallest.
+
+    Args:
+        image_BCHW: (B, C, H, W).
+        multiple: of pixels.
+        smallest: height and width at least, a multiple.
+    """
+    height, width = image_BCHW.shape[-2:]
+    below = max(-height % multiple, smallest - height)
+    right = max(-width % multiple, smallest - width)
+    if not (below or right):
+        return image_BCHW
+    return functional.pad(image_BCHW, (0, right, 0, below), mode="replicate")
+
+
 class PointwiseConv(nn.Conv2d):
     """A 1x1 convolution, computed as one matrix product over the channel-last map."""
 

@@ -15,7 +15,7 @@ from cvmh.errors import BundleError, ConfigError
 from cvmh.geo.bands import match_names
 from cvmh.models.bundle import Bundle, load_bundle
 from cvmh.models.stem_bands import fit_to_bands
-from cvmh.models.zoo import PRESETS, create_model
+from cvmh.models.zoo import create_model, find_preset
 
 # Settings that change how a network is trained, not what its weights mean.
 OF_TRAINING = frozenset({"drop_path", "init_std"})
@@ -194,7 +194,7 @@ def _effective(network: nn.Module, name: str, settings: dict[str, Any]) -> dict[
     own = getattr(network, "settings", None)
     if isinstance(own, Settings):
         return own.model_dump(mode="json")
-    merged = {**PRESETS[name].settings, **settings}
+    merged = {**find_preset(name).settings, **settings}
     return dict(json.loads(json.dumps(merged)))
 
 

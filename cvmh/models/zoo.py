@@ -30,20 +30,15 @@ def _cvmh_unet(name: str, settings: Mapping[str, Any]) -> nn.Module:
 
 def _smp(name: str, settings: Mapping[str, Any]) -> nn.Module:
     # It brings timm and torchvision: 200 MB and two seconds that our own networks do not need.
-    import segmentation_models_pytorch as smp
+    from cvmh.models.smp_network import create_smp_network
 
-    arguments = dict(settings)
-    bands, num_classes = arguments.pop("bands"), arguments.pop("num_classes")
-    try:
-        return smp.create_model(
-            **arguments, encoder_weights=None, in_channels=bands, classes=num_classes
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"network '{name}' cannot be built with {dict(settings)}: {error}"
-        ) from error
+    own = {key: settings[key] for key in ("arch", "encoder_name", "bands", "num_classes")}
+    rest = {key: value for key, value in settings.items() if key not in own}
+    return create_smp_network(name, settings=rest, **own)
 
 
+# What names of smp's networks begin with.
+SMP = "smp:"
 _PAPER = "Cao et al. 2024, arXiv 2410.05624"
 
 PRESETS: Mapping[str, Preset] = {
@@ -90,11 +85,42 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
+def find_preset(name: str) -> Preset:
+    """Return the row of the table that a name stands for.
+
+    Args:
+        name: a name of the table, or ``smp:ARCH:ENCODER``: any architecture of
+            segmentation-models-pytorch with any encoder, theirs (``resnet34``), timm's
+            (``tu-convnext_tiny``) or ours (``cvmh-vssd_tiny``).
+
+    Raises:
+        ConfigError: the name is unknown; the message names the nearest right one. Whether smp
+            knows the architecture and the encoder is looked at when the network is built.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    if name.startswith(SMP):
+        arch, _, encoder_name = name.removeprefix(SMP).partition(":")
+        if not arch or not encoder_name:
+            raise ConfigError(
+                f"network '{name}' must be written smp:ARCH:ENCODER, for example "
+                "smp:upernet:cvmh-vssd_tiny"
+            )
+        return Preset(
+            build=_smp,
+            settings={"arch": arch, "encoder_name": encoder_name},
+            source="segmentation-models-pytorch",
+        )
+    close = difflib.get_close_matches(name, PRESETS, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else "known: " + ", ".join(PRESETS)
+    raise ConfigError(f"there is no network '{name}'; {hint}, or smp:ARCH:ENCODER")
+
+
 def create_model(name: str, *, bands: int = 3, num_classes: int = 6, **settings: Any) -> nn.Module:
     """Build a network by name, with random weights.
 
     Args:
-        name: a name of the table (``cvmh models`` prints it).
+        name: a name of the table (``cvmh models`` prints it), or ``smp:ARCH:ENCODER``.
         bands: number of input bands.
         num_classes: number of output channels.
         settings: settings that differ from the preset's.
@@ -105,11 +131,7 @@ def create_model(name: str, *, bands: int = 3, num_classes: int = 6, **settings:
     Raises:
         ConfigError: the name or a setting is unknown; the message names the nearest right one.
     """
-    if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else "known: " + ", ".join(PRESETS)
-        raise ConfigError(f"there is no network '{name}'; {hint}")
-    preset = PRESETS[name]
+    preset = find_preset(name)
     return preset.build(
         name, {**preset.settings, **settings, "bands": bands, "num_classes": num_classes}
     )

@@ -75,12 +75,13 @@ def stage_of(name: str) -> int | None:
 
     It is the first number in the name after the encoder's: ``encoder.layer3.0.conv1.weight`` of
     smp's ResNets is in stage 3, ``encoder.2.blocks.0.norm.weight`` of ours in stage 2. What has
-    none, as a stem, is in stage 0.
+    none, and a stem, is in stage 0.
     """
     part, _, rest = name.partition(".")
     if part not in ENCODER_PARTS:
         return None
-    number = re.search(r"\d+", rest) if part != "stem" else None
+    is_stem = "stem" in (part, *rest.split("."))
+    number = None if is_stem else re.search(r"\d+", rest)
     return int(number[0]) if number else 0
 
 

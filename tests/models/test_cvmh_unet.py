@@ -233,7 +233,11 @@ def test_initial_dt_lies_in_the_range_of_vmamba():
         ("cvmh_unet_nan", {}, "did you mean 'cvmh_unet_nano'?"),
         ("cvmh_unet", {"dstate": 4}, "unknown key 'dstate'; did you mean 'd_state'?"),
         ("cvmh_unet", {"scan": "zigzag"}, "'scan'"),
-        ("unet_resnet18", {"encoder_name": "resnet0"}, "cannot be built"),
+        (
+            "unet_resnet18",
+            {"encoder_name": "resnet0"},
+            "there is no encoder 'resnet0'; did you mean",
+        ),
     ],
 )
 def test_a_wrong_name_or_setting_is_told_with_the_right_one(name, settings, text):

@@ -14,11 +14,16 @@ TINY = {
     "decoder_depths": [1, 1, 1, 1],
     "num_frequencies": 2,
 }
-# A convolutional stem, a patch embedding, and a network of smp.
+# A convolutional stem, a patch embedding, a network of smp, and one with an encoder of ours.
 NETWORKS = {
     "conv": ("cvmh_unet_nano", {**TINY, "stem_widths": [8, 16]}, "stem.at_full.0.weight"),
     "patch": ("cvmh_unet", TINY, "stem.project.weight"),
     "smp": ("unet_resnet18", {}, "encoder.conv1.weight"),
+    "ours": (
+        "smp:unet:cvmh-vssd_micro",
+        {"encoder_settings": {"depths": [1, 1, 1, 1]}},
+        "encoder.model.stem.first.conv.weight",
+    ),
 }
 RGB = ("red", "green", "blue")
 
