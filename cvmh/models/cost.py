@@ -21,6 +21,8 @@ CountMacs = Callable[[Any, tuple[Tensor, ...], Tensor], int]
 NORMS = (nn.BatchNorm2d, nn.LayerNorm)
 # What a scan of tensors without values runs.
 SCAN = torch.ops.cvmh.selective_scan_numba_fwd
+# Which of its arguments are the weights that expand dt.
+DT_WEIGHT = [argument.name for argument in SCAN.default._schema.arguments].index("dt_weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +109,14 @@ class _OperatorCounter(TorchDispatchMode):
     def _count_scan(self, args: Any) -> None:
         x, dt, A, _, _, D, *_ = args
         num_paths, channels, num_states = A.shape
-        tokens = x.shape[0] * x.shape[1] * num_paths
-        self.scan_flops += tokens * channels * (9 * num_states + (D is not None))
-        if dt.shape[-1] != channels:
-            # The scan expands a low-rank dt itself.
-            self.macs += tokens * dt.shape[-1] * channels
+        tokens = x.shape[0] * x.shape[1]
+        self.scan_flops += num_paths * tokens * channels * (9 * num_states + (D is not None))
+        weight = args[DT_WEIGHT]
+        if weight is not None:
+            # The scan expands a low-rank dt itself. Weights that all paths share count once, as in
+            # networks that expand dt before they scan.
+            num_sets = num_paths if weight.stride(0) else 1
+            self.macs += num_sets * tokens * dt.shape[-1] * channels
 
 
 def _leaf_macs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> int:

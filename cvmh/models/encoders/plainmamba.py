@@ -18,10 +18,10 @@ from torch.nn import functional
 from cvmh.config import Settings
 from cvmh.models.encoders.encoder import Encoder
 from cvmh.models.encoders.pyramid import STRIDES
+from cvmh.models.encoders.simple_pyramid import make_level
 from cvmh.models.encoders.variant import Family, Published, Variant, initialise
 from cvmh.models.layers import to_channels_first, to_channels_last
 from cvmh.models.mixer_block import MixerBlock
-from cvmh.models.resize import PatchExpanding
 from cvmh.models.ss2d import SS2D
 
 NUM_MAPS = len(STRIDES)
@@ -87,15 +87,6 @@ class LocalConv(nn.Module):
         return functional.gelu(to_channels_last(x_BCHW))
 
 
-class HalvedMap(nn.Module):
-    """The maximum of 2x2 neighbours."""
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H / 2, W / 2, C), rounded up."""
-        pooled = functional.max_pool2d(to_channels_first(x_BHWC), 2, ceil_mode=True)
-        return to_channels_last(pooled)
-
-
 class PlainMamba(Encoder):
     """Encode an image (B, bands, H, W) to maps of strides 4, 8, 16 and 32, or four of stride 16.
 
@@ -138,7 +129,7 @@ class PlainMamba(Encoder):
         self.local = LocalConv(width) if settings.has_local else nn.Identity()
         self.norms = _for_each_map(lambda _: nn.LayerNorm(width, eps=1e-6), self.out_indices)
         self.levels = _for_each_map(
-            lambda index: _level(index, width) if settings.pyramid else nn.Identity(),
+            lambda index: make_level(index, width) if settings.pyramid else nn.Identity(),
             self.out_indices,
         )
         self.apply(initialise)
@@ -146,6 +137,19 @@ class PlainMamba(Encoder):
 
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
         """Return feature maps (B, C, H / stride, W / stride), finest first."""
+        behind, maps = self._quarters(image_BCHW), []
+        for index, stride in zip(self.out_indices, self.strides, strict=True):
+            level = self.levels[index](self.norms[index](behind[index]))
+            height, width = (-(-size // stride) for size in image_BCHW.shape[-2:])
+            maps.append(to_channels_first(level[:, :height, :width]))
+        return maps
+
+    def tokens(self, image_BCHW: Tensor) -> Tensor:
+        """Return the normed tokens (B, H / 16, W / 16, C) behind the last layer."""
+        return self.norms[-1](self._quarters(image_BCHW)[-1])
+
+    def _quarters(self, image_BCHW: Tensor) -> list[Tensor]:
+        """Return the maps (B, H / 16, W / 16, C) behind each quarter of the layers."""
         x_BHWC = self.tokeniser(image_BCHW)
         x_BHWC = x_BHWC + self._positions(x_BHWC.shape[1], x_BHWC.shape[2])
         behind: list[Tensor] = []
@@ -155,12 +159,7 @@ class PlainMamba(Encoder):
                 x_BHWC = self.local(x_BHWC)
             if number in self.ends:
                 behind.append(x_BHWC)
-        maps = []
-        for index, stride in zip(self.out_indices, self.strides, strict=True):
-            level = self.levels[index](self.norms[index](behind[index]))
-            height, width = (-(-size // stride) for size in image_BCHW.shape[-2:])
-            maps.append(to_channels_first(level[:, :height, :width]))
-        return maps
+        return behind
 
     def _positions(self, height: int, width: int) -> Tensor:
         """Return the learned positions, bicubic where the map is not of the table's size."""
@@ -170,24 +169,26 @@ class PlainMamba(Encoder):
         return to_channels_last(functional.interpolate(table, (height, width), mode="bicubic"))
 
 
+class PlainMambaClassifier(nn.Module):
+    """Average the last tokens over the image and give logits of its classes.
+
+    It reads them before any pyramid; the encoder's ``out_indices`` must have the last map.
+    """
+
+    def __init__(self, encoder: PlainMamba, num_classes: int = 1000) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.settings.width, num_classes)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Return logits (B, num_classes) of an image (B, bands, H, W)."""
+        return self.head(self.encoder.tokens(image_BCHW).mean(dim=(1, 2)))
+
+
 def _for_each_map(make: Callable[[int], nn.Module], wanted: Sequence[int]) -> nn.ModuleList:
     return nn.ModuleList(
         make(index) if index in wanted else nn.Identity() for index in range(NUM_MAPS)
     )
-
-
-def _level(index: int, channels: int) -> nn.Module:
-    half = channels // 2
-    match index:
-        case 0:
-            finer = PatchExpanding(half, half // 2)
-            return nn.Sequential(PatchExpanding(channels, half), nn.GELU(), finer)
-        case 1:
-            return PatchExpanding(channels, half)
-        case 2:
-            return nn.Identity()
-        case _:
-            return HalvedMap()
 
 
 def _conv_norm(channels: int, *, size: int, stride: int = 1) -> list[nn.Module]:
@@ -201,6 +202,7 @@ PLAINMAMBA = Family(
     licence="weights: Apache-2.0",
     settings=PlainMambaSettings,
     encoder=PlainMamba,
+    classifier=PlainMambaClassifier,
     variants={
         "plainmamba_l1": Variant(settings={}, published=Published(7_551_656, 3.0, 77.9, 44.1)),
         "plainmamba_l2": Variant(

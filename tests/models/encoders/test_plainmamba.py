@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from cvmh.errors import ConfigError
-from cvmh.models.encoders import Classifier, create_encoder
+from cvmh.models.encoders import create_encoder
 from cvmh.models.encoders.plainmamba import PLAINMAMBA
 from cvmh.models.ss2d import SS2D
 from cvmh.models.weights.plainmamba import PLAINMAMBA_LAYOUT
@@ -47,7 +47,7 @@ def tiny_weights(published_weights, equations):
 def test_parameters_are_counted_as_in_the_released_code(name, published_weights):
     published = PLAINMAMBA.variants[name].published.parameters
     with torch.device("meta"):
-        classifier = Classifier(create_encoder(name, **PLAIN))
+        classifier = PLAINMAMBA.classifier(create_encoder(name, **PLAIN))
     shapes = published_weights.plainmamba(name)
     is_learned = [not key.rpartition(".")[2].startswith(("running", "num")) for key in shapes]
     assert sum(p.numel() for p in classifier.parameters()) == published
@@ -251,6 +251,15 @@ def _doubled(level, x_BCHW):
     kernel = level.expand.weight.unflatten(0, (2, 2, -1)).permute(3, 2, 0, 1)
     x = functional.conv_transpose2d(x_BCHW, kernel, stride=2)
     return level.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def test_the_classifier_reads_the_tokens_before_the_pyramid():
+    plain, encoder = make_tiny(**PLAIN), make_tiny()
+    encoder.load_state_dict({**encoder.state_dict(), **plain.state_dict()})
+    classifier, image = PLAINMAMBA.classifier(encoder, 5), torch.randn(2, 3, 33, 47)
+    with torch.no_grad():
+        expected = classifier.head(plain(image)[0].mean((2, 3)))
+        torch.testing.assert_close(classifier(image), expected)
 
 
 def test_what_no_map_needs_is_left_out():
