@@ -8,6 +8,7 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 
 from cvmh.errors import ConfigError
+from cvmh.models.cost import count_cost
 from cvmh.models.encoders import create_encoder
 from cvmh.models.encoders.groupmamba import GROUPMAMBA, GroupMambaClassifier
 from cvmh.models.group_layer import GroupLayer
@@ -36,6 +37,19 @@ def test_parameters_are_counted_as_in_the_released_code(name, published_weights)
         classifier = GroupMambaClassifier(create_encoder(name))
     assert num_parameters(classifier) == GROUPMAMBA.variants[name].published.parameters
     assert len(classifier.state_dict()) == len(shapes)
+
+
+@pytest.mark.parametrize(
+    ("name", "convolved"), [("tiny", 4.63), ("small", 7.19), ("base", 14.03)], ids=str
+)
+def test_flops_are_those_that_the_published_shapes_need(name, convolved):
+    """The paper says 4.5 and 7.0 for the first two, which convolutions and Linears exceed alone."""
+    published = GROUPMAMBA.variants[f"groupmamba_{name}"].published.gflops
+    with torch.device("meta"):
+        classifier = GroupMambaClassifier(create_encoder(f"groupmamba_{name}"))
+    flops = count_cost(classifier, height=224, width=224, bands=3).flops / 1e9
+    assert convolved <= flops <= convolved * 1.01
+    assert flops == pytest.approx(published, rel=0.02 if name == "base" else 0.04)
 
 
 def test_the_backbone_alone_is_counted_as_published():

@@ -8,6 +8,7 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 
 from cvmh.errors import ConfigError
+from cvmh.models.cost import count_cost
 from cvmh.models.encoders import Classifier, create_encoder
 from cvmh.models.encoders.vmamba import VMAMBA
 from cvmh.models.weights.vmamba import VMAMBA_V0_LAYOUT, VMAMBA_V2_LAYOUT
@@ -39,6 +40,14 @@ def test_parameters_are_counted_as_in_the_released_code(name, published_weights)
     assert sum(p.numel() for p in classifier.parameters()) == VMAMBA.variants[name].published[0]
     assert sum(np.prod(shape) for shape in shapes.values()) == VMAMBA.variants[name].published[0]
     assert len(classifier.state_dict()) == len(shapes)
+
+
+@pytest.mark.parametrize("name", VMAMBA.variants)
+def test_flops_are_counted_as_published(name):
+    with torch.device("meta"):
+        classifier = Classifier(create_encoder(name, out_indices=(3,)))
+    cost = count_cost(classifier, height=224, width=224, bands=3)
+    assert cost.flops / 1e9 == pytest.approx(VMAMBA.variants[name].published.gflops, rel=0.02)
 
 
 @pytest.mark.parametrize("name", VMAMBA.variants)
