@@ -44,8 +44,16 @@ class ModelSettings(Settings):
     settings: dict[str, Any] = {}
     # A bundle whose weights the network starts from; its classes and bands may be others.
     init: Path | None = None
+    # Published weights that the encoder starts from: a file, or a name of `docs/weights.md`.
+    pretrained: str | None = None
     # Train the decoder and the head only; the encoder's weights and statistics stay.
     freeze_encoder: bool = False
+
+    @model_validator(mode="after")
+    def _refuse_two_starts(self) -> "ModelSettings":
+        if self.init is not None and self.pretrained is not None:
+            raise ValueError("init and pretrained exclude each other; leave one of them out")
+        return self
 
     @field_validator("settings")
     @classmethod

@@ -30,7 +30,7 @@ def check(content):
         (
             {"model": {"zzz": 1}},
             "model.zzz",
-            "known keys here are name, settings, init, freeze_encoder",
+            "known keys here are name, settings, init, pretrained, freeze_encoder",
         ),
     ],
 )

@@ -19,7 +19,7 @@ FINISHED = "best.safetensors"
 # The state of a run whose epochs are over, and whose bundle is not calibrated yet.
 FITTED = "fitted"
 # What ``run.json`` says of how a run started, to its end.
-FACTS_OF_START = ("init", "trained_parameters", "teacher")
+FACTS_OF_START = ("init", "pretrained", "trained_parameters", "teacher")
 
 
 @dataclass(frozen=True, kw_only=True)

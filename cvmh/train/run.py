@@ -56,6 +56,7 @@ def train(
     progress: Progress = silent,
     report: Callable[[dict[str, float]], None] = lambda row: None,
     command: str = "",
+    offline: bool = False,
 ) -> TrainingResult:
     """Train a network as the settings say and leave a run folder.
 
@@ -67,6 +68,7 @@ def train(
         progress: receives the steps that are done.
         report: receives the metrics of each epoch.
         command: the command line, kept with the run.
+        offline: never fetch published weights.
 
     Raises:
         OutputError: ``out`` holds a run already, or cannot be written.
@@ -99,6 +101,7 @@ def train(
             progress=progress,
             report=report,
             command=command,
+            offline=offline,
         )
     if not devices.is_first:
         return result
@@ -118,9 +121,16 @@ def train(
 
 
 def check(
-    config: RunConfig, out: Path, *, resume: bool = False, progress: Progress = silent
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+    offline: bool = False,
 ) -> None:
     """Find out what is wrong with a run before its processes are started, and summarise its data.
+
+    Published weights that are not there are fetched, unless ``offline``.
 
     Raises:
         CvmhError: what :func:`train` would raise before its first step.
@@ -134,7 +144,7 @@ def check(
     training = prepare_training(data, config, progress=progress)
     is_resumed = (out / "last.ckpt").exists()
     _teacher(config, out, data, training, is_resumed=is_resumed)
-    make_network(config, data, training, is_resumed=is_resumed)
+    make_network(config, data, training, is_resumed=is_resumed, offline=offline, progress=progress)
 
 
 def _fit(
@@ -148,6 +158,7 @@ def _fit(
     progress: Progress,
     report: Callable[[dict[str, float]], None],
     command: str,
+    offline: bool,
 ) -> TrainingResult:
     """Train to the end, and leave the bundle that is kept under its unfinished name."""
     weights = class_weights(config.train.class_weights, training.summary.class_pixels)
@@ -157,7 +168,9 @@ def _fit(
     # Before the seed, so that the network starts with the weights that it has without a teacher.
     teacher = _teacher(config, out, data, training, is_resumed=is_resumed)
     lightning.seed_everything(config.train.seed, verbose=False)
-    network, facts, told = make_network(config, data, training, is_resumed=is_resumed)
+    network, facts, told = make_network(
+        config, data, training, is_resumed=is_resumed, offline=offline, progress=progress
+    )
     if teacher is not None:
         facts, told = {**facts, **teacher.facts}, [*told, teacher.told]
     if devices.is_first:

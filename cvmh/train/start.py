@@ -7,7 +7,9 @@ from torch import nn
 from cvmh.config import RunConfig
 from cvmh.datasets import SegmentationData, TrainingData
 from cvmh.models.transfer import freeze_encoder, start_from
+from cvmh.models.weights.starting import start_from_published
 from cvmh.models.zoo import create_model
+from cvmh.progress import Progress, silent
 
 
 class Start(NamedTuple):
@@ -19,19 +21,28 @@ class Start(NamedTuple):
 
 
 def make_network(
-    config: RunConfig, data: SegmentationData, training: TrainingData, *, is_resumed: bool
+    config: RunConfig,
+    data: SegmentationData,
+    training: TrainingData,
+    *,
+    is_resumed: bool,
+    offline: bool = False,
+    progress: Progress = silent,
 ) -> Start:
-    """Build a network with random weights, or with those of the bundle that the settings name.
+    """Build a network with random weights, or with the bundle's or published ones that are named.
 
     Args:
-        config: ``model`` names the network, the bundle, and whether the encoder is trained.
+        config: ``model`` names the network, the weights, and whether the encoder is trained.
         data: its classes are those of the network.
         training: its bands are those of the network.
-        is_resumed: the run goes on from a checkpoint, so the bundle is not read again.
+        is_resumed: the run goes on from a checkpoint, so no other weights are read again.
+        offline: published weights are never fetched.
+        progress: receives what is fetched.
 
     Raises:
         BundleError: the bundle cannot be read, or is one of another network.
-        ConfigError: the network cannot be built, or has no encoder to freeze.
+        WeightsError: published weights cannot be found, fetched or read, or do not fit.
+        ConfigError: the network cannot be built, or has no encoder to freeze or to give weights.
     """
     settings, bands = config.model, training.summary.band_names
     network = create_model(
@@ -50,6 +61,12 @@ def make_network(
         )
         told.append(transfer.describe())
         facts["init"] = transfer.to_json()
+    if settings.pretrained is not None and not is_resumed:
+        report = start_from_published(
+            network, settings.pretrained, band_names=bands, offline=offline, progress=progress
+        )
+        told.append(report.describe())
+        facts["pretrained"] = report.to_json()
     if settings.freeze_encoder:
         trained, all_ = freeze_encoder(network)
         told.append(f"encoder frozen: {trained} of {all_} parameters are trained")

@@ -73,6 +73,7 @@ OPTIONS = {
         "--init",
         "--model",
         "--nodes",
+        "--offline",
         "--out",
         "--resume",
         "--seed",

@@ -129,6 +129,8 @@ def load_weights(
         WeightsError: the file cannot be read, is of another variant, or does not fit.
         ConfigError: no weights of such encoders have been published.
     """
+    # Refused before the file is read.
+    layout_of(encoder)
     return load_file(encoder, read_weights(path), band_names=band_names, strict=strict)
 
 

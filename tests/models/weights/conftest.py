@@ -37,6 +37,6 @@ def flat():
     """Return a function that gives tensors of any shapes that are all one stored number."""
 
     def make(shapes):
-        return {key: torch.full((), 0.5).expand(shape) for key, shape in shapes.items()}
+        return {key: torch.full((), 0.02).expand(shape) for key, shape in shapes.items()}
 
     return make
