@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cvmh.errors import ConfigError
+
 
 class Encoder(nn.Module):
     """Make feature maps (B, C, H / stride, W / stride) of an image (B, bands, H, W), any H and W.
@@ -19,7 +21,10 @@ class Encoder(nn.Module):
         bands: of the images.
         widths: channels C of all maps that it can make, finest first.
         strides: of the same maps.
-        out_indices: which of them it returns.
+        out_indices: which of them it returns, rising.
+
+    Raises:
+        ConfigError: it cannot make the maps that are asked for.
     """
 
     def __init__(
@@ -31,6 +36,12 @@ class Encoder(nn.Module):
         out_indices: Sequence[int],
     ) -> None:
         super().__init__()
+        known = set(range(len(strides))) & set(out_indices)
+        if not known or list(out_indices) != sorted(known):
+            raise ConfigError(
+                f"out_indices must be rising numbers from 0 to {len(strides) - 1}, got "
+                f"{tuple(out_indices)}"
+            )
         self.bands = bands
         self.out_indices = tuple(out_indices)
         self.widths = tuple(widths[index] for index in self.out_indices)

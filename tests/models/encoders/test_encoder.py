@@ -1,0 +1,31 @@
+"""What holds for every encoder, whatever its family."""
+
+import pytest
+
+from cvmh.errors import ConfigError
+from cvmh.models.encoders import create_encoder
+from cvmh.models.encoders.encoder import Encoder
+
+
+@pytest.mark.parametrize("indices", [(), (4,), (-1,), (2, 1), (1, 1)], ids=str)
+def test_maps_that_an_encoder_cannot_return_in_order_are_refused(indices):
+    with pytest.raises(ConfigError, match=r"out_indices must be rising numbers from 0 to 3, got"):
+        Encoder(bands=3, widths=(1, 2, 3, 4), strides=(4, 8, 16, 32), out_indices=indices)
+
+
+def test_a_wrong_name_is_told_with_the_right_one():
+    with pytest.raises(ConfigError, match="did you mean 'groupmamba_tiny'"):
+        create_encoder("groupmamba_tny")
+
+
+def test_a_wrong_setting_is_told_by_its_name():
+    with pytest.raises(ConfigError, match="encoder 'groupmamba_tiny': unknown key 'width'"):
+        create_encoder("groupmamba_tiny", width=3)
+
+
+def test_maps_are_described_as_timm_does():
+    encoder = create_encoder("vmamba_tiny_s1l8", width=8, depths=(1, 1, 1, 1), out_indices=(0, 2))
+    assert encoder.feature_info == [
+        {"index": 0, "num_chs": 8, "reduction": 4},
+        {"index": 2, "num_chs": 32, "reduction": 16},
+    ]
