@@ -8,8 +8,9 @@ import torch
 from cvmh.errors import ConfigError, WeightsError
 from cvmh.models.encoders import create_encoder
 from cvmh.models.encoders.vmamba import VMamba, VMambaSettings
-from cvmh.models.weights.loading import load_weights
-from cvmh.models.weights.table import detect_variant, variant_of
+from cvmh.models.weights.loading import find_stem, load_weights
+from cvmh.models.weights.matching import fit_shapes, match_names
+from cvmh.models.weights.table import detect_variant, layout_of, variant_of
 
 DEPTHS = (1, 1, 2, 1)
 # Tiny VMambas of both generations, and how their files are named.
@@ -230,16 +231,17 @@ def test_bands_without_telling_names_are_taken_in_order(write):
     assert report.adapted == report.new_bands == ()
 
 
-FAMILIES = {
-    "vmamba": ("vmamba_tiny_v0", "vmamba_tiny_s1l8", "vmamba_small_s2l15"),
-    "vssd": ("vssd_micro", "vssd_tiny"),
-    "groupmamba": ("groupmamba_tiny",),
-    "plainmamba": ("plainmamba_l1",),
-}
-NAMES = [(family, name) for family, names in FAMILIES.items() for name in names]
+FAMILIES = ("vmamba", "vssd", "groupmamba", "plainmamba")
+LOADED = (
+    ("vmamba", "vmamba_tiny_v0"),
+    ("vmamba", "vmamba_tiny_s1l8"),
+    ("vssd", "vssd_micro"),
+    ("groupmamba", "groupmamba_tiny"),
+    ("plainmamba", "plainmamba_l1"),
+)
 
 
-@pytest.mark.parametrize(("family", "name"), NAMES, ids=[name for _, name in NAMES])
+@pytest.mark.parametrize(("family", "name"), LOADED, ids=[name for _, name in LOADED])
 def test_files_of_each_family_load_and_are_recognised(tmp_path, published, flat, family, name):
     shapes = getattr(published, family)(name)
     torch.save({"model": flat(shapes)}, tmp_path / "w.pth")
@@ -250,6 +252,21 @@ def test_files_of_each_family_load_and_are_recognised(tmp_path, published, flat,
     assert report.variant == name == variant_of(encoder)
     assert set(report.random) <= {"norms", "levels"}
     assert report.loaded + sum(report.dropped.values()) == len(shapes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_published_file_fits_its_encoder_completely(published, flat, family):
+    for name in getattr(published, family.upper()):
+        with torch.device("meta"):
+            encoder = create_encoder(name)
+        layout, own = layout_of(encoder), encoder.state_dict()
+        match = match_names(flat(getattr(published, family)(name)), layout)
+        stem = find_stem(encoder, 3)
+        fit = fit_shapes(match.weights, own, stem=stem, bands=(0, 1, 2))
+        assert not match.unknown and not fit.misfits and match.weights.keys() <= own.keys()
+        rest = own.keys() - fit.weights.keys()
+        assert all(re.fullmatch(layout.absent, key) for key in rest)
+        assert own[stem].shape[1] == 3 and variant_of(encoder) == name
 
 
 def test_every_published_file_is_of_one_variant_only(published, flat):
