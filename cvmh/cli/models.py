@@ -10,42 +10,110 @@ from cvmh.cli.verb import Verb
 
 
 @click.command(cls=Verb)
-@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
 def command(as_json: bool) -> None:
-    """List the networks: parameters, cost, source and published figures.
+    """List networks and encoders: parameters, cost, source and published figures.
 
-    Parameters and cost are counted here, for 3 bands, 6 classes and 256 x 256 pixels. GMACs count
-    convolutions, matrix products, norms and poolings, as most papers do; the scan stands beside.
+    Parameters and cost are counted here. Networks: for 3 bands, 6 classes and 256 x 256 pixels;
+    GMACs count convolutions, matrix products, norms and poolings, as most papers do; the scan
+    stands beside. Encoders: at 224 x 224, with a classifier of 1000 classes; GFLOPs count every
+    multiply-add as one, and the scans.
+
+    An encoder is trained under a decoder of segmentation-models-pytorch, for example with
+    cvmh train --model smp:upernet:cvmh-vssd_tiny.
     """
     import json
+
+    networks, encoders = _networks(), _encoders()
+    if as_json:
+        click.echo(json.dumps([*networks, *encoders], indent=1))
+        return
+    table = Table("name", "parameters", "GMACs", "scan GFLOPs", "source", "published", box=None)
+    for row in networks:
+        table.add_row(
+            row["name"],
+            f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['gmacs']:.2f}",
+            f"{row['scan_gflops']:.2f}",
+            row["source"],
+            row["published"],
+        )
+    console = Console()
+    console.print(table)
+    table = Table("encoder", "parameters", "GFLOPs", "source", "licence", "published", box=None)
+    for row in encoders:
+        table.add_row(
+            row["name"],
+            f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['gflops']:.2f}",
+            row["source"],
+            row["licence"],
+            _said(row["published"]),
+        )
+    console.print()
+    console.print(table)
+
+
+def _said(published: dict[str, Any]) -> str:
+    """Return the published figures in words."""
+    exact = "" if published["is_exact"] else "about "
+    parts = [f"{exact}{published['parameters'] / 1e6:.2f} M"]
+    for key, words in (("gflops", "{} GFLOPs"), ("top1", "top-1 {}"), ("ade20k_miou", "ADE20K {}")):
+        if published[key] is not None:
+            parts.append(words.format(published[key]))
+    return ", ".join(parts)
+
+
+def _networks() -> list[dict[str, Any]]:
+    import torch
 
     from cvmh.models.cost import count_cost
     from cvmh.models.zoo import PRESETS, create_model
 
-    rows: list[dict[str, Any]] = []
+    rows = []
     for name, preset in PRESETS.items():
-        cost = count_cost(create_model(name), height=256, width=256, bands=3)
+        # Shapes are enough to count by, and weights of all networks would be gigabytes.
+        with torch.device("meta"):
+            network = create_model(name)
+        cost = count_cost(network, height=256, width=256, bands=3)
         rows.append(
             {
+                "kind": "network",
                 "name": name,
                 "parameters": cost.parameters,
                 "gmacs": round(cost.macs / 1e9, 3),
                 "scan_gflops": round(cost.scan_flops / 1e9, 3),
+                "gflops": round(cost.flops / 1e9, 3),
                 "source": preset.source,
                 "published": preset.published,
             }
         )
-    if as_json:
-        click.echo(json.dumps(rows, indent=1))
-        return
-    table = Table("name", "parameters", "GMACs", "scan GFLOPs", "source", "published", box=None)
-    for row in rows:
-        table.add_row(
-            str(row["name"]),
-            f"{row['parameters'] / 1e6:.2f} M",
-            f"{row['gmacs']:.2f}",
-            f"{row['scan_gflops']:.2f}",
-            str(row["source"]),
-            str(row["published"]),
+    return rows
+
+
+def _encoders() -> list[dict[str, Any]]:
+    import torch
+
+    from cvmh.models.cost import count_cost
+    from cvmh.models.encoders import ENCODERS, create_encoder
+
+    rows = []
+    for name, family in ENCODERS.items():
+        with torch.device("meta"):
+            encoder = create_encoder(name)
+            parameters = sum(parameter.numel() for parameter in encoder.parameters())
+            classifier = family.classifier(encoder)
+        cost = count_cost(classifier, height=224, width=224, bands=3)
+        rows.append(
+            {
+                "kind": "encoder",
+                "name": name,
+                "parameters": parameters,
+                "gflops": round(cost.flops / 1e9, 3),
+                "scan_gflops": round(cost.scan_flops / 1e9, 3),
+                "source": family.source,
+                "licence": family.licence,
+                "published": family.variants[name].published._asdict(),
+            }
         )
-    Console().print(table)
+    return rows
