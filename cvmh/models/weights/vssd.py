@@ -1,9 +1,5 @@
 """How the published files of VSSD name what our encoders hold."""
 
-import re
-
-from torch import Tensor
-
 from cvmh.models.encoders.vssd import VSSDS, VSSDSettings, widths_of
 from cvmh.models.weights.detection import num_rows, stage_depths
 from cvmh.models.weights.layout import Layout, Weights
@@ -11,12 +7,6 @@ from cvmh.models.weights.layout import Layout, Weights
 BLOCK = r"layers\.(\d+)\.blocks\.(\d+)\."
 STEP = r"layers\.(\d+)\.downsample\.conv\."
 FIRST = r"layers\.0\.blocks\.0\.attn\."
-# Weights of Linear layers, which some files hold as 1x1 convolutions.
-LINEAR = re.compile(r".*\.(in_proj|out_proj|widen|narrow)\.weight")
-
-
-def _reshape(key: str, tensor: Tensor) -> Tensor:
-    return tensor.flatten(1) if LINEAR.fullmatch(key) else tensor
 
 
 def _detect(weights: Weights) -> str | None:
@@ -60,7 +50,8 @@ VSSD_LAYOUT = Layout(
         (r"norm\.(.*)", r"norms.3.\1"),
         (r"outnorm(\d)\.(.*)", r"norms.\1.\2"),
     ),
-    reshape=_reshape,
+    # Shapes are ours.
+    reshape=lambda key, tensor: tensor,
     dropped=r"head\..*",
     absent=r"norms\.[0-2]\..*",
     detect=_detect,

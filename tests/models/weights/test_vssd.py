@@ -9,7 +9,6 @@ from cvmh.models.encoders import ENCODERS, create_encoder
 from cvmh.models.weights.vssd import VSSD_LAYOUT
 
 NAMES = [name for name, family in ENCODERS.items() if family.name == "VSSD"]
-LINEAR = ("in_proj.weight", "out_proj.weight", "fc1.weight", "fc2.weight", "to_qkv.weight")
 
 
 @pytest.fixture
@@ -65,14 +64,6 @@ def test_a_backbone_of_a_segmentation_file_has_all_four_norms(read):
     shapes, unknown = taken_over(weights)
     assert shapes == shapes_of("vssd_micro")
     assert not unknown
-
-
-def test_linear_layers_may_be_stored_as_convolutions(read):
-    weights = read("vssd_micro")
-    for key in [key for key in weights if key.endswith(LINEAR)]:
-        weights[key] = weights[key][..., None, None]
-    shapes, _ = taken_over(weights)
-    assert shapes == shapes_of("vssd_micro", out_indices=(3,))
 
 
 @pytest.mark.parametrize("name", NAMES)
