@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,58 +15,13 @@ from cvmh.models.encoders import Encoder
 from cvmh.models.weights.layout import Layout
 from cvmh.models.weights.matching import Fit, Match, count_parts, fit_shapes, match_names
 from cvmh.models.weights.reading import WeightsFile, read_weights
+from cvmh.models.weights.report import LoadReport
 from cvmh.models.weights.table import detect_variant, layout_of, variant_of
 
 # What the published networks were trained on.
 RGB = ("red", "green", "blue")
 # An error names so many keys of a kind.
 NAMED = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadReport:
-    """What a network took from a file of published weights.
-
-    ``taken`` is the key of the file under which they were, ``variant`` the encoder that they are
-    of. ``loaded`` counts tensors, of which those of ``adapted`` were fitted to the bands. Of what
-    stayed random, and of what the file has besides, there is a count for each part. ``address`` and
-    ``licence`` are None where the catalogue does not know the file.
-    """
-
-    file: str
-    sha256: str
-    taken: str
-    variant: str | None
-    loaded: int
-    adapted: tuple[str, ...]
-    random: Mapping[str, int]
-    dropped: Mapping[str, int]
-    known_bands: tuple[str, ...]
-    new_bands: tuple[str, ...]
-    note: str = ""
-    address: str | None = None
-    licence: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain containers, for the record of a run."""
-        return asdict(self)
-
-    def describe(self) -> str:
-        """Return one sentence for the user."""
-        kind = f" of {self.variant}" if self.variant else ""
-        parts = [f"{self.loaded} tensors{kind} loaded (from {self.taken})"]
-        if self.adapted:
-            parts.append(f"fitted to the bands: {', '.join(self.adapted)}")
-        if self.new_bands:
-            parts.append(f"new bands from the mean of the others: {', '.join(self.new_bands)}")
-        if self.note:
-            parts.append(self.note)
-        for said, counts in (("left random", self.random), ("not used", self.dropped)):
-            if counts:
-                parts.append(f"{said}: " + ", ".join(f"{k} ({n})" for k, n in counts.items()))
-        if self.licence:
-            parts.append(f"licence of the weights: {self.licence}")
-        return f"weights from {self.file}: {'; '.join(parts)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +109,7 @@ def load_file(
     unknown = offer.match.unknown + [key for key in foreign if key not in idle]
     problems = find_problems(unknown, missing, fit.misfits)
     if problems and (strict or not fit.weights):
-        raise WeightsError(explain(file, variant_of(encoder) or type(encoder).__name__, problems))
+        raise WeightsError(_explain(file, encoder, problems))
     encoder.load_state_dict({**own, **fit.weights})
     return offer.report(
         fit,
@@ -193,14 +148,17 @@ def find_stem(network: nn.Module, bands: int) -> str:
     )
 
 
-def explain(file: WeightsFile, wanted: str, problems: Sequence[str]) -> str:
+def _explain(file: WeightsFile, encoder: Encoder, problems: Sequence[str]) -> str:
     """Return why a file is refused: it is of another variant, or what in it does not fit."""
-    detected = detect_variant(file.tensors)
-    if detected is None or detected.variant == wanted:
-        return f"weights {file.path} do not fit encoder '{wanted}': {'; '.join(problems)}"
+    detected, own = detect_variant(file.tensors), variant_of(encoder)
+    if detected is None or detected.variant == own:
+        name = own or type(encoder).__name__
+        return f"weights {file.path} do not fit encoder '{name}': {'; '.join(problems)}"
+    is_ = f"'{own}'" if own else f"a {type(encoder).__name__} of settings of its own"
+    instead = f", or give weights of '{own}'" if own else ""
     return (
-        f"weights {file.path} are of '{detected.variant}', the encoder is '{wanted}'; build the "
-        f"encoder '{detected.variant}', or give weights of '{wanted}'"
+        f"weights {file.path} are of '{detected.variant}', the encoder is {is_}; build the "
+        f"encoder '{detected.variant}'{instead}"
     )
 
 

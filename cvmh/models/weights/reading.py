@@ -44,7 +44,7 @@ def read_weights(path: str | Path) -> WeightsFile:
 
     Raises:
         WeightsError: the file is missing, cut short, a page or a pointer instead of weights, or
-            holds no tensors.
+            holds no tensors, or some that are not finite.
     """
     source = Path(path)
     if not source.is_file():
@@ -61,6 +61,7 @@ def read_weights(path: str | Path) -> WeightsFile:
             ".pth or .pt nor as .safetensors files do"
         )
     taken, tensors = _choose(source, content)
+    _refuse_not_finite(source, tensors)
     return WeightsFile(path=source, tensors=tensors, taken=taken, sha256=digest(source))
 
 
@@ -173,6 +174,14 @@ def _tensors(content: Any) -> dict[str, Tensor]:
         for key, value in content.items()
         if isinstance(key, str) and isinstance(value, Tensor)
     }
+
+
+def _refuse_not_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise WeightsError(
+                f"{path} is damaged: {name} has values that are not finite; fetch it again"
+            )
 
 
 def _brief(error: BaseException) -> str:

@@ -12,9 +12,10 @@ from dataclasses import replace
 from cvmh.errors import WeightsError
 from cvmh.models.cvmh_unet import CVMHUNet
 from cvmh.models.weights.layout import Renames, Weights
-from cvmh.models.weights.loading import LoadReport, Offer, find_problems, make_offer
+from cvmh.models.weights.loading import Offer, find_problems, make_offer
 from cvmh.models.weights.matching import Match
 from cvmh.models.weights.reading import WeightsFile
+from cvmh.models.weights.report import LoadReport
 from cvmh.models.weights.table import detect_variant
 from cvmh.models.weights.vmamba import VMAMBA_V0_LAYOUT
 

@@ -10,8 +10,9 @@ from cvmh.errors import ConfigError
 from cvmh.models.cvmh_unet import CVMHUNet
 from cvmh.models.encoders import Encoder
 from cvmh.models.weights.finding import find_weights
-from cvmh.models.weights.loading import LoadReport, load_file
+from cvmh.models.weights.loading import load_file
 from cvmh.models.weights.reading import WeightsFile, read_weights
+from cvmh.models.weights.report import LoadReport
 from cvmh.models.weights.seeding import VARIANTS, seed_cvmh_unet
 from cvmh.models.weights.table import layout_of, variant_of
 from cvmh.progress import Progress, silent

@@ -303,6 +303,13 @@ def test_weights_of_another_variant_say_which_they_are(
         load_weights(encoder, tmp_path / "w.pth")
 
 
+def test_an_encoder_of_settings_of_its_own_is_told_which_one_to_build(tmp_path, published, flat):
+    torch.save(flat(published.vssd("vssd_micro")), tmp_path / "w.pth")
+    said = r"of 'vssd_micro', the encoder is a VMamba of settings of its own; build .*'vssd_micro'$"
+    with pytest.raises(WeightsError, match=said):
+        load_weights(tiny(), tmp_path / "w.pth")
+
+
 def test_weights_of_something_else_are_refused(tmp_path):
     torch.save({"conv1.weight": torch.ones(64, 3, 7, 7), "fc.bias": torch.ones(5)}, tmp_path / "w")
     with pytest.raises(WeightsError, match=r"missing \(stem.*2 unknown \(conv1\.weight, fc\.bias"):

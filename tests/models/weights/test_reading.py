@@ -216,6 +216,12 @@ def test_a_file_that_ends_early_is_never_taken(tmp_path, kind, share):
         read_weights(path)
 
 
+def test_values_that_are_not_finite_are_named(tmp_path):
+    torch.save({"model": {"a": torch.ones(3), "b": torch.tensor([1.0, torch.nan])}}, tmp_path / "w")
+    with pytest.raises(WeightsError, match=r"w is damaged: b has values that are not finite"):
+        read_weights(tmp_path / "w")
+
+
 def test_a_bundle_is_no_published_file(tiny_bundle):
     assert load_bundle(tiny_bundle)
     with pytest.raises(WeightsError, match=r"is a bundle of cvmh.*give it as model\.init"):
