@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from cvmh.config import RunConfig, TrainSettings
+from cvmh.config import RunConfig, TrainSettings, merge, parse_assignment
 from cvmh.errors import ConfigError, LostProcessError
 from cvmh.geo.raster import Raster, write_raster
 from cvmh.models.bundle import read_card
@@ -240,6 +240,25 @@ def test_two_processes_have_the_curve_of_one_with_twice_the_batch(setting, pair,
     assert count_pixels(pair) == count_pixels(tmp_path / "alone")
     state = json.loads((pair / "run.json").read_text())
     assert state["state"] == "finished"
+
+
+@pytest.mark.slow
+def test_two_processes_learn_from_a_teacher_as_one_with_twice_the_batch_does(
+    setting, start, tiny_bundle, tmp_path
+):
+    taught = [
+        f"train.distill.teacher={tiny_bundle}",
+        "train.distill.kind=soft",
+        "train.distill.weight=0.7",
+        "train.epochs=1",
+    ]
+    words = [word for assignment in taught for word in ("--set", assignment)]
+    ended(start(*two(setting, "taught", *words)))
+    layers = [RunConfig.read(setting).model_dump(), *map(parse_assignment, taught)]
+    train(RunConfig.model_validate(merge(*layers)), tmp_path / "alone", device="cpu")
+    (found,), (expected,) = rows_of(setting.parent / "taught"), rows_of(tmp_path / "alone")
+    assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=3e-5)
+    assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=3e-4)
 
 
 @pytest.mark.slow
