@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cvmh.memory import keep_freed_memory
-from cvmh.models.cvss import VSSBlock
+from cvmh.models.mixer_block import MixerBlock
 from cvmh.models.ss2d import SS2D
 from cvmh.models.zoo import create_model
 from cvmh.ops import selective_scan
@@ -267,7 +267,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.mixer = VSSBlock(channels, mixer=lambda c: SS2D(c, d_state=1, expand=1.0))
+        self.mixer = MixerBlock(channels, mixer=lambda c: SS2D(c, d_state=1, expand=1.0))
         self.norm = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(
             nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
