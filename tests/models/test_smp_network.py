@@ -7,14 +7,12 @@ from torch.nn import functional
 
 from cvmh.config import TrainSettings
 from cvmh.errors import ConfigError
-from cvmh.models.encoders import ENCODERS
 from cvmh.models.transfer import freeze_encoder
 from cvmh.models.zoo import create_model, find_preset
 from cvmh.train.optimiser import make_optimiser, stage_of
 
 SMALL = {"encoder_settings": {"depths": [1, 1, 1, 1], "drop_path": 0.0}}
 OURS = "smp:unet:cvmh-vssd_micro"
-BASE = [name for name in ENCODERS if name.endswith(("_base", "_base_s2l15", "_l3"))]
 
 
 def small(name=OURS, **settings):
@@ -74,16 +72,6 @@ def test_the_output_does_not_depend_on_the_rest_of_the_batch(ours):
 def test_every_parameter_gets_a_gradient():
     network = small().train()
     network(torch.randn(2, 3, 64, 96)).square().mean().backward()
-    assert not [key for key, p in network.named_parameters() if p.grad is None]
-
-
-@pytest.mark.parametrize("name", BASE)
-def test_the_largest_encoders_train_and_predict_as_far_as_shapes_go(name):
-    with torch.device("meta"):
-        network = create_model(f"smp:upernet:cvmh-{name}", bands=4)
-    logits = network(torch.empty(2, 4, 100, 128, device="meta"))
-    assert logits.shape == (2, 6, 100, 128)
-    logits.sum().backward()
     assert not [key for key, p in network.named_parameters() if p.grad is None]
 
 
