@@ -51,6 +51,11 @@ def read_series(values_BMT: Tensor, *, is_scaled: bool) -> Series:
     return Series(values, is_known, mean, deviation)
 
 
+def known_or_mean(values: Tensor) -> Tensor:
+    """Return standardised values with 0, their mean, where they are NaN."""
+    return torch.where(values.isnan(), 0, values)
+
+
 def patches(features_BMTF: Tensor, patch: int) -> Tensor:
     """Return the patches of series, (B, M, L, P F).
 

@@ -14,7 +14,7 @@ from cvmh.errors import ShapeError
 from cvmh.models.channel_mixer import ChannelMixer
 from cvmh.models.feature_averaging import AveragedLayers
 from cvmh.models.tsm2.mixers import SeriesNorm, TimeMixer, VariateMixer
-from cvmh.models.tsm2.series import Series, patches, read_series
+from cvmh.models.tsm2.series import Series, known_or_mean, patches, read_series
 from cvmh.models.tsm2.settings import TSM2Settings
 
 
@@ -71,12 +71,12 @@ class TSM2(nn.Module):
         parts = [read.values, read.is_known.to(series.dtype)]
         if varying is not None and self.mix_varying is not None:
             assert self.project_varying is not None
-            steps = varying.nan_to_num(0.0).transpose(1, 2)
+            steps = known_or_mean(varying).transpose(1, 2)
             mixed = self.mix_varying(steps[:, None])[:, 0]
             parts.append(self.project_varying(mixed).transpose(1, 2))
         tokens = patches(torch.stack(parts, dim=-1), self.settings.patch)
         if static is not None and self.project_static is not None:
-            own = self.project_static(static.nan_to_num(0.0))
+            own = self.project_static(known_or_mean(static))
             own = own.unflatten(1, (self.settings.variates, 1, self.settings.patch))
             tokens = torch.cat([tokens, own.expand(*tokens.shape[:3], -1)], dim=-1)
         return Tokens(self.norm(self.layers(self.embed(tokens))), read)
