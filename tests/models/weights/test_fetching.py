@@ -1,14 +1,18 @@
 """Fetching against a server of our own, which breaks transfers as real ones do."""
 
+import dataclasses
 import hashlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
 
 from cvmh.errors import OutputError, WeightsError
 from cvmh.models.weights import fetching
+from cvmh.models.weights.catalogue import CATALOGUE
 from cvmh.models.weights.fetching import fetch
+from cvmh.models.weights.finding import find_weights
 
 CONTENT = bytes(range(256)) * 20_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -183,3 +187,29 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_fetched(get, se
     with pytest.raises(OutputError, match="folder"):
         get(whole)
     assert server.requests == []
+
+
+def test_a_name_arrives_from_a_server_that_breaks_and_is_recognised(
+    server, tmp_path, monkeypatch, published, flat
+):
+    name = "vmamba_tiny_s1l8"
+    torch.save({"model": flat(published.vmamba(name))}, tmp_path / "made.pth")
+    content = (tmp_path / "made.pth").read_bytes()
+
+    def answer(handler):
+        asked = handler.headers.get("Range", "bytes=0-")
+        start = int(asked.removeprefix("bytes=").rstrip("-"))
+        part = content[start : start + 20_000]
+        code = 206 if start else 200
+        handler.answer(code, send=part, length=len(content) - start, ETag='"one"')
+
+    server.answers["/w.pth"] = answer
+    known = dataclasses.replace(CATALOGUE[name], address=f"{server.address}/w.pth")
+    monkeypatch.setitem(CATALOGUE, name, known)
+    monkeypatch.setenv("CVMH_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.delenv("CVMH_OFFLINE", raising=False)
+    monkeypatch.setattr(fetching, "ATTEMPTS", 20)
+    found = find_weights(name)
+    assert found.path.read_bytes() == content and len(server.requests) > 1
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert (tmp_path / "weights" / "SHA256SUMS").read_text() == f"{sha256}  {known.file}\n"
