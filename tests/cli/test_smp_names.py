@@ -87,7 +87,10 @@ def test_a_run_without_a_folder_is_named_without_colons(cvmh, easy_data, tmp_pat
     shutil.rmtree(run)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in SMALLEST else pytest.param(n, marks=pytest.mark.slow) for n in ENCODERS],
+)
 def test_every_encoder_learns_under_upernet_as_far_as_shapes_go(name):
     with torch.device("meta"):
         network = create_model(f"smp:upernet:cvmh-{name}", bands=4)
