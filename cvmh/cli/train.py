@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--config", "config_file", type=PATH, metavar="FILE", help="Settings of a run, as YAML."
 )
-@click.option("--model", metavar="NAME", help="The network; 'cvmh models' lists them.")
+@click.option("--model", metavar="NAME", help="The network, of 'cvmh models', or smp:ARCH:ENCODER.")
 @click.option(
     "--init",
     type=PATH,
