@@ -28,7 +28,7 @@ def pretend(tools, monkeypatch):
     """Let trials leave scores without training, and return those that ran."""
     ran = []
 
-    def run(trial):
+    def run(trial, core=None):
         ran.append(trial)
         folder = trial.folder / "scores"
         folder.mkdir(parents=True)
@@ -88,6 +88,20 @@ def test_configs_are_compared_at_equal_minutes_on_the_same_seeds(
         ("laptop_strong", 2),
     ]
     assert all("train.minutes=7.0" in trial.settings for trial in pretend)
+
+
+def test_networks_are_compared_with_each_core_for_one_at_a_time(
+    tools, pretend, tmp_path, monkeypatch, capsys
+):
+    given = ["--data", "fields", "--config", str(ROOT / "configs" / "laptop.yaml"), "--seeds", "3"]
+    given += ["--network", "cvmh_unet_nano", "smp:fpn:resnet18", "unet_resnet18"]
+    monkeypatch.setattr(sys, "argv", ["bench_training.py", *given, "--out", str(tmp_path)])
+    tools("bench_training").main()
+    lines = capsys.readouterr().out.splitlines()
+    assert "| fields | laptop smp:fpn:resnet18 | 53.00 | 53.00 | 40 |" in lines
+    names = {"cvmh_unet_nano", "smp:fpn:resnet18", "unet_resnet18"}
+    assert {trial.network for trial in pretend} == names
+    assert all("data.workers=0" in trial.settings for trial in pretend)
 
 
 def test_scores_of_a_trial_with_other_settings_are_not_taken_for_those_asked_for(

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,29 +33,34 @@ class Trial:
     seed: int
     split: str = "val"
     protocol: str = "full"
+    # Instead of the config's.
+    network: str = ""
     settings: tuple[str, ...] = ()
-    # The core that it runs on, whose time its minutes are; None: all of them, and the clock.
-    core: int | None = field(default=None, compare=False)
 
     @property
     def is_finished(self) -> bool:
         """Say whether its scores are there; exit where the folder is that of another trial."""
         written = self.folder / "trial.json"
         before = json.loads(written.read_text()) if written.exists() else self._asked()
-        changed = [name for name, value in self._asked().items() if before[name] != value]
+        changed = [name for name, value in self._asked().items() if before.get(name) != value]
         if changed:
             raise SystemExit(
                 f"{self.folder} is of a trial with other {', '.join(changed)}; give another --out"
             )
         return (self.folder / "scores" / "scores.json").exists()
 
-    def run(self) -> None:
-        """Train from the beginning or from where it was stopped, then score; raise if it fails."""
+    def run(self, core: int | None = None) -> None:
+        """Train from the beginning or from where it was stopped, then score; raise if it fails.
+
+        Args:
+            core: that it runs on, whose time its minutes are; None: all of them, and the clock.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "trial.json").write_text(json.dumps(self._asked(), indent=1) + "\n")
         if not (self.folder / "run" / "best.safetensors").exists():
-            self._call("train", *self._training())
+            self._call(core, "train", *self._training())
         self._call(
+            core,
             *("evaluate", self.folder / "run" / "best.safetensors", "--dataset", self.dataset),
             *("--data", self.data, "--split", self.split, "--protocol", self.protocol),
             *("--boundary", 0, "--out", self.folder / "scores", "--overwrite"),
@@ -75,6 +80,7 @@ class Trial:
             "seed": self.seed,
             "split": self.split,
             "protocol": self.protocol,
+            "network": self.network,
             "settings": list(self.settings),
         }
 
@@ -82,13 +88,15 @@ class Trial:
         out = ("--out", self.folder / "run")
         if (self.folder / "run" / "run.json").exists():
             return ["--resume", *out]
-        options = ("--dataset", self.dataset, "--data", self.data, "--seed", self.seed)
+        options = ["--dataset", self.dataset, "--data", self.data, "--seed", self.seed]
+        if self.network:
+            options += ["--model", self.network]
         pairs = [part for setting in self.settings for part in ("--set", setting)]
         return ["--config", self.config, *options, *out, *pairs]
 
-    def _call(self, *arguments: object) -> None:
-        pin = "" if self.core is None else PINNED.format(core=self.core)
-        threads = {} if self.core is None else {"OMP_NUM_THREADS": "1"}
+    def _call(self, core: int | None, *arguments: object) -> None:
+        pin = "" if core is None else PINNED.format(core=core)
+        threads = {} if core is None else {"OMP_NUM_THREADS": "1"}
         with (self.folder / "log.txt").open("a") as log:
             outcome = subprocess.run(
                 [sys.executable, "-c", pin + COMMAND, *map(str, arguments)],
