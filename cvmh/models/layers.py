@@ -1,7 +1,7 @@
-"""What all blocks share: the two memory layouts of a map, and the point-wise convolution.
+"""What all blocks share: the two memory layouts of a map, padding, and layers that torch lacks.
 
 Maps lie in memory channel-last, as scans, norms and matrix products want them; convolutions get a
-view. B batch, C channels, H W map.
+view. B batch, C channels, H W map, D inner channels.
 """
 
 from torch import Tensor, nn
@@ -44,6 +44,19 @@ class PointwiseConv(nn.Conv2d):
         """Map (B, channels_in, H, W) to (B, channels_out, H, W)."""
         x_BHWC = to_channels_last(x_BCHW)
         return to_channels_first(functional.linear(x_BHWC, self.weight.flatten(1), self.bias))
+
+
+class WideNorm(nn.LayerNorm):
+    """A LayerNorm that works in the precision of its input, whatever that of its own weights.
+
+    Scans and sums over a map give float32 even in networks of 16 bit: they can leave the range of
+    float16, and only the norm brings them back into it.
+    """
+
+    def forward(self, x_BHWD: Tensor) -> Tensor:
+        """Map (B, H, W, D) to (B, H, W, D)."""
+        weight, bias = self.weight.to(x_BHWD.dtype), self.bias.to(x_BHWD.dtype)
+        return functional.layer_norm(x_BHWD, self.normalized_shape, weight, bias, self.eps)
 
 
 class StochasticDepth(nn.Module):

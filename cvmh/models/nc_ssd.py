@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cvmh.models.layers import to_channels_first, to_channels_last
+from cvmh.models.layers import WideNorm, to_channels_first, to_channels_last
 from cvmh.models.ss2d import initial_dt_bias
 from cvmh.ops import nc_ssd
 
@@ -57,16 +57,15 @@ class NCSSD(nn.Module):
         self.dt_bias = nn.Parameter(initial_dt_bias(num_heads))
         self.A_log = nn.Parameter(torch.empty(num_heads).uniform_(A_MIN, A_MAX).log())
         self.D = nn.Parameter(torch.ones(num_heads))
-        self.out_norm = nn.LayerNorm(inner)
+        self.out_norm = WideNorm(inner)
         self.out_proj = nn.Linear(inner, channels, bias=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """Map (B, H, W, C) to (B, H, W, C)."""
         gate, signal, dt = self.in_proj(x_BHWC).split(self.parts, dim=-1)
         signal = functional.silu(to_channels_last(self.conv(to_channels_first(signal))))
-        # The sum over the map can be large: it is normalised before it becomes 16-bit again.
-        mixed = self._mix(signal, dt).to(self.out_norm.weight.dtype)
-        mixed = self.out_norm(mixed).to(gate.dtype)
+        # The sum over the map can be large: it is normalised before it becomes 16 bit again.
+        mixed = self.out_norm(self._mix(signal, dt)).to(gate.dtype)
         return self.out_proj(mixed * (functional.silu(gate) if self.is_gate_activated else gate))
 
     def _mix(self, signal_BHWD: Tensor, dt_BHWh: Tensor) -> Tensor:

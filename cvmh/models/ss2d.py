@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cvmh.models.layers import WideNorm
 from cvmh.ops import selective_scan
 from cvmh.ops.traversal import inverse_table, order_table, step_directions
 
@@ -19,19 +20,6 @@ LineOrder = Literal["natural", "figure"]
 NUM_DIRECTIONS = 5
 # Delta starts log-uniform between these, never below the floor (as in VMamba).
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
-
-
-class ScanNorm(nn.LayerNorm):
-    """A LayerNorm that works in the precision of its input, whatever that of its own weights.
-
-    Scans give float32 even in networks of 16 bit: their sums along long paths can leave the range
-    of float16, and only the norm brings them back into it.
-    """
-
-    def forward(self, x_BHWD: Tensor) -> Tensor:
-        """Map (B, H, W, D) to (B, H, W, D)."""
-        weight, bias = self.weight.to(x_BHWD.dtype), self.bias.to(x_BHWD.dtype)
-        return functional.layer_norm(x_BHWD, self.normalized_shape, weight, bias, self.eps)
 
 
 class SS2D(nn.Module):
@@ -120,7 +108,7 @@ class SS2D(nn.Module):
         if has_directions:
             self.direction_weight = nn.Parameter(torch.empty(NUM_DIRECTIONS, d_state))
             nn.init.trunc_normal_(self.direction_weight, std=0.02)
-        self.out_norm = ScanNorm(inner) if has_norm else nn.Identity()
+        self.out_norm = WideNorm(inner) if has_norm else nn.Identity()
         self.out_proj = nn.Linear(inner, channels, bias=proj_bias)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
