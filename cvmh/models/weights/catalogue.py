@@ -114,6 +114,6 @@ def look_up(name: str) -> PublishedFile:
     by_file = {published.file: published for published in CATALOGUE.values()}
     if name in CATALOGUE or name in by_file:
         return CATALOGUE.get(name) or by_file[name]
-    close = difflib.get_close_matches(name, [*CATALOGUE, *by_file], n=1)
+    close = difflib.get_close_matches(name.lower(), [*CATALOGUE, *by_file], n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(CATALOGUE)}"
     raise WeightsError(f"there is no file '{name}', and no published weights of that name; {hint}")

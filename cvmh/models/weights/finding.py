@@ -56,7 +56,8 @@ def find_weights(
             cannot be fetched, or may not be.
     """
     path = Path(file_or_name).expanduser()
-    if path.exists():
+    # A folder may have the name of weights, a run's for instance.
+    if path.is_file():
         return Found(path, None)
     published = look_up(file_or_name)
     if variants and published.variant not in variants:
@@ -116,10 +117,16 @@ def _read_sums(folder: Path) -> dict[str, str]:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return {}
+    except UnicodeDecodeError as error:
+        raise _damaged(folder) from error
     pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
     if any(len(pair) < 2 for pair in pairs):
-        raise WeightsError(f"{folder / SUMS} is damaged; remove it, and it is written anew")
+        raise _damaged(folder)
     return {name.removeprefix("*"): value for value, name in pairs}
+
+
+def _damaged(folder: Path) -> WeightsError:
+    return WeightsError(f"{folder / SUMS} is damaged; remove it, and it is written anew")
 
 
 def _refuse_offline(published: PublishedFile, target: Path, *, offline: bool) -> None:

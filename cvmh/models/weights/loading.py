@@ -13,13 +13,11 @@ from cvmh.errors import WeightsError
 from cvmh.geo.bands import match_names as match_bands
 from cvmh.models.encoders import Encoder
 from cvmh.models.weights.layout import Layout
-from cvmh.models.weights.matching import Fit, Match, count_parts, fit_shapes, match_names
+from cvmh.models.weights.matching import RGB, Fit, Match, count_parts, fit_shapes, match_names
 from cvmh.models.weights.reading import WeightsFile, read_weights
 from cvmh.models.weights.report import LoadReport
 from cvmh.models.weights.table import detect_variant, layout_of, variant_of
 
-# What the published networks were trained on.
-RGB = ("red", "green", "blue")
 # An error names so many keys of a kind.
 NAMED = 3
 
@@ -167,7 +165,7 @@ def find_problems(
 ) -> list[str]:
     """Return what is wrong with a file, a few keys of each kind and their count."""
     kinds = (
-        ("of another shape", list(misfits.values())),
+        ("of another shape or type", list(misfits.values())),
         ("missing", missing),
         ("unknown", unknown),
     )

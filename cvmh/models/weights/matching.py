@@ -9,6 +9,8 @@ from torch import Tensor
 from cvmh.models.stem_bands import fit_to_bands
 from cvmh.models.weights.layout import Layout, Weights
 
+# What the published networks were trained on.
+RGB = ("red", "green", "blue")
 # What training programs put before every key: DataParallel, averaged models, torch.compile.
 WRAPPERS = ("module.", "_orig_mod.")
 # Averages that some programs keep beside the weights, under names of their own.
@@ -83,7 +85,11 @@ def fit_shapes(
         if key not in own:
             continue
         wanted = own[key].shape
-        if key == stem and tensor.ndim > 1 and list(bands) != list(range(tensor.shape[1])):
+        if own[key].is_floating_point() and not tensor.is_floating_point():
+            # Copied all the same, integers would be rounded weights, most of them 0.
+            misfits[key] = f"{key} is of {tensor.dtype}, not of {own[key].dtype}"
+            continue
+        if key == stem and _knows_rgb(tensor) and list(bands) != list(range(len(RGB))):
             tensor = fit_to_bands(tensor.float(), bands)
             adapted.append(key)
         if tensor.shape == wanted:
@@ -93,6 +99,10 @@ def fit_shapes(
         else:
             misfits[key] = f"{key} is {tuple(tensor.shape)}, not {tuple(wanted)}"
     return Fit(fitted, adapted, misfits)
+
+
+def _knows_rgb(stem: Tensor) -> bool:
+    return stem.ndim > 1 and stem.shape[1] == len(RGB)
 
 
 def _as_pointwise(shape: Sequence[int]) -> tuple[int, ...]:

@@ -151,9 +151,21 @@ def test_an_unknown_name_names_the_nearest(folder):
 
 def test_damaged_checksums_are_told(folder, served):
     find_weights(NAME)
-    (folder / SUMS).write_text("half a line\nx\n")
-    with pytest.raises(WeightsError, match=r"SHA256SUMS is damaged; remove it"):
-        find_weights(NAME)
+    for damaged in (b"half a line\nx\n", b"\xff\xfe\0"):
+        (folder / SUMS).write_bytes(damaged)
+        with pytest.raises(WeightsError, match=r"SHA256SUMS is damaged; remove it"):
+            find_weights(NAME)
+
+
+def test_a_folder_of_the_same_name_does_not_stand_in_the_way(folder, served, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / NAME).mkdir()
+    assert find_weights(NAME).path == folder / FILE
+
+
+def test_a_name_in_capitals_names_the_right_one():
+    with pytest.raises(WeightsError, match=r"did you mean 'vssd_micro'\?$"):
+        look_up("VSSD_Micro")
 
 
 def test_processes_that_start_together_fetch_once(folder, served):

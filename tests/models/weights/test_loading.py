@@ -179,7 +179,21 @@ DAMAGES = {
     ),
     "a shape": (
         lambda tensors: tensors | {"patch_embed.5.bias": torch.ones(17)},
-        r"1 of another shape \(stem\.second\.conv\.bias is \(17,\), not \(16,\)\)$",
+        r"1 of another shape or type \(stem\.second\.conv\.bias is \(17,\), not \(16,\)\)$",
+    ),
+    "whole numbers": (
+        lambda tensors: {key: value.to(torch.int8) for key, value in tensors.items()},
+        r"[1-9]\d* of another shape or type \(.* is of torch\.int8, not of torch\.float32",
+    ),
+    "a stem of one band": (
+        lambda tensors: tensors | {"patch_embed.0.weight": tensors["patch_embed.0.weight"][:, :1]},
+        r"or type \(stem\.first\.conv\.weight is \(8, 1, 3, 3\), not \(8, 3, 3, 3\)\)$",
+    ),
+    "a stem of more bands": (
+        lambda tensors: (
+            tensors | {"patch_embed.0.weight": tensors["patch_embed.0.weight"].repeat(1, 4, 1, 1)}
+        ),
+        r"or type \(stem\.first\.conv\.weight is \(8, 12, 3, 3\), not \(8, 3, 3, 3\)\)$",
     ),
 }
 
