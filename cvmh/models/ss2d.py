@@ -155,7 +155,7 @@ class SS2D(nn.Module):
         return y_BLD.view(batch, height, width, inner)
 
     def _order(self, height: int, width: int, device: torch.device) -> Tensor:
-        return order_table(self.paths, height, width, line_order=self.line_order).to(device)
+        return order_table(self.paths, height, width, line_order=self.line_order, device=device)
 
     @staticmethod
     def _wide(tensor: Tensor) -> Tensor:

@@ -23,3 +23,18 @@ def test_sums_along_paths_may_leave_the_range_of_16_bit(dtype, is_whole):
                 computed = mixer(x)
     assert computed.dtype == dtype
     assert (computed.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_a_path_is_brought_to_the_device_of_a_map_once(monkeypatch):
+    orders = []
+
+    def note(x, *others, order, **options):
+        orders.append(order)
+        return torch.empty_like(x)
+
+    monkeypatch.setattr("cvmh.models.ss2d.selective_scan", note)
+    mixer = SS2D(16, d_state=1).to("meta")
+    for _ in range(2):
+        mixer(torch.empty(1, 3, 5, 16, device="meta"))
+    assert orders[0].device.type == "meta"
+    assert orders[1] is orders[0]
