@@ -158,4 +158,4 @@ def _check_settings(name: str, arch: str, settings: Mapping[str, Any]) -> None:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    return difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)[0]
+    return difflib.get_close_matches(name.strip().lower(), sorted(known), n=1, cutoff=0)[0]

@@ -157,15 +157,23 @@ def _head(weight: Tensor, start: Tensor, rows: list[int | None]) -> Tensor:
 
 def _resized(name: str, settings: dict[str, Any], *, bands: int = 0, classes: int = 0) -> set[str]:
     """Return the weights whose shapes grow with a band or a class more."""
-    shapes = []
-    for more in (0, 1):
+    few = _shapes(name, settings, bands=3, classes=3)
+    more = _shapes(name, settings, bands=3 + bands, classes=3 + classes)
+    return {key for key, shape in few.items() if shape != more[key]}
+
+
+def _shapes(
+    name: str, settings: dict[str, Any], *, bands: int, classes: int
+) -> dict[str, torch.Size]:
+    try:
         # No memory is needed to learn shapes.
         with torch.device("meta"):
-            network = create_model(
-                name, bands=3 + bands * more, num_classes=3 + classes * more, **settings
-            )
-        shapes.append({key: value.shape for key, value in network.state_dict().items()})
-    return {key for key, shape in shapes[0].items() if shape != shapes[1][key]}
+            network = create_model(name, bands=bands, num_classes=classes, **settings)
+    except ConfigError:
+        # Some encoders of smp look at values while they are built, mit_b0 for one.
+        with torch.random.fork_rng(devices=[]):
+            network = create_model(name, bands=bands, num_classes=classes, **settings)
+    return {key: value.shape for key, value in network.state_dict().items()}
 
 
 def _check_same_network(

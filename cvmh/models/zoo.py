@@ -10,6 +10,7 @@ from torch import nn
 from cvmh.config import validate
 from cvmh.errors import ConfigError
 from cvmh.models.cvmh_unet import CVMHUNet, CVMHUNetSettings
+from cvmh.models.encoders.table import ENCODERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,21 @@ def _smp(name: str, settings: Mapping[str, Any]) -> nn.Module:
     # It brings timm and torchvision: 200 MB and two seconds that our own networks do not need.
     from cvmh.models.smp_network import create_smp_network
 
+    if name.startswith(SMP):
+        _refuse_other_parts(name, settings)
     own = {key: settings[key] for key in ("arch", "encoder_name", "bands", "num_classes")}
     rest = {key: value for key, value in settings.items() if key not in own}
     return create_smp_network(name, settings=rest, **own)
+
+
+def _refuse_other_parts(name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings by which a bundle's network would be another than its name says."""
+    for key, part in find_preset(name).settings.items():
+        if settings[key] != part:
+            raise ConfigError(
+                f"network '{name}': {key} is '{part}' by its name, got '{settings[key]}'; leave "
+                f"it out, or train smp:{settings['arch']}:{settings['encoder_name']}"
+            )
 
 
 # What names of smp's networks begin with.
@@ -111,9 +124,16 @@ def find_preset(name: str) -> Preset:
             settings={"arch": arch, "encoder_name": encoder_name},
             source="segmentation-models-pytorch",
         )
-    close = difflib.get_close_matches(name, PRESETS, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else "known: " + ", ".join(PRESETS)
-    raise ConfigError(f"there is no network '{name}'; {hint}, or smp:ARCH:ENCODER")
+    encoder = name.removeprefix("cvmh-")
+    if encoder in ENCODERS:
+        raise ConfigError(
+            f"'{name}' is an encoder, which needs a decoder to be a network; give it one, for "
+            f"example smp:upernet:cvmh-{encoder}"
+        )
+    close = difflib.get_close_matches(name.strip().lower(), PRESETS, n=1)
+    known = ", ".join((*PRESETS, "smp:ARCH:ENCODER"))
+    hint = f"did you mean '{close[0]}'?" if close else f"known: {known}"
+    raise ConfigError(f"there is no network '{name}'; {hint}")
 
 
 def create_model(name: str, *, bands: int = 3, num_classes: int = 6, **settings: Any) -> nn.Module:

@@ -125,6 +125,16 @@ def test_a_learning_rate_is_recommended():
         ("smp:unet:resnet18", {"encoder_settings": {"depths": 1}}, "leave them out"),
         (OURS, {"encoder_settings": {"drop_pat": 0}}, "did you mean 'drop_path'?"),
         (OURS, {"encoder_depth": 2}, "must be one of (3, 4, 5)"),
+        (OURS, {"encoder_settings": {"bands": 4}}, "bands of encoder 'vssd_micro' follows from"),
+        (OURS, {"encoder_settings": {"out_indices": [0]}}, "out_indices of encoder"),
+        (OURS, {"arch": "fpn"}, "arch is 'unet' by its name, got 'fpn'"),
+        (OURS, {"encoder_name": "resnet18"}, "or train smp:unet:resnet18"),
+        ("smp:UNet:resnet18", {}, "did you mean 'unet'?"),
+        ("smp:unet:CVMH-VSSD_Tiny", {}, "did you mean 'cvmh-vssd_tiny'?"),
+        ("vssd_tiny", {}, "'vssd_tiny' is an encoder, which needs a decoder"),
+        ("cvmh-vssd_tiny", {}, "for example smp:upernet:cvmh-vssd_tiny"),
+        ("CVMH_UNET", {}, "there is no network 'CVMH_UNET'; did you mean 'cvmh_unet'?"),
+        ("nothing", {}, "known: cvmh_unet, "),
     ],
 )
 def test_what_is_wrong_with_a_name_or_a_setting_is_told(name, settings, text):

@@ -63,6 +63,12 @@ class SmpEncoder(nn.Module, EncoderMixin):
             raise ConfigError(
                 f"encoder_depth must be one of {DEPTHS} for '{PREFIX}{name}', got {depth}"
             )
+        for key in ("bands", "out_indices"):
+            if key in (settings or {}):
+                raise ConfigError(
+                    f"{key} of encoder '{name}' follows from the network, leave it out; "
+                    "encoder_depth says how many maps there are"
+                )
         self.name, self.settings = name, dict(settings or {})
         self._depth, self._in_channels, self._output_stride = depth, bands, output_stride
         self.model = self._create(bands)
