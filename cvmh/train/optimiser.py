@@ -8,12 +8,14 @@ from torch import nn
 
 from cvmh.config import TrainSettings
 
-# Parameters that weight decay would harm: those that are no matrices, and the SSM's own.
-NO_DECAY_NAMES = ("A_log", "D", "dt_bias")
+# Parameters that weight decay would harm: those that are no matrices, the SSM's own, and positions.
+NO_DECAY_NAMES = ("A_log", "D", "dt_bias", "direction_weight", "position")
 # What FSDP puts into the names of parts that it wraps.
 SHARDED = "_fsdp_wrapped_module."
 # What comes before the head, under the names of our networks and of smp's.
 ENCODER_PARTS = ("stem", "encoder", "merge")
+# What comes before the first stage.
+STEMS = {"stem", "tokeniser"}
 
 
 def make_optimiser(
@@ -25,7 +27,7 @@ def make_optimiser(
 ) -> torch.optim.AdamW:
     """Return AdamW whose groups carry ``factor``, by which the schedule's rate is multiplied.
 
-    Norms, biases, A_log, D and dt_bias are not decayed. The encoder's factor is
+    Norms, biases, positions, A_log, D and dt_bias are not decayed. The encoder's factor is
     ``encoder_rate``; with ``layer_decay`` below 1 it falls by that factor per stage from the
     deepest stage to the stem, as BEiT's fine-tuning does per layer (Bao et al. 2021).
     Parameters that need no gradient are left out.
@@ -75,13 +77,15 @@ def stage_of(name: str) -> int | None:
 
     It is the first number in the name after the encoder's: ``encoder.layer3.0.conv1.weight`` of
     smp's ResNets is in stage 3, ``encoder.2.blocks.0.norm.weight`` of ours in stage 2. What has
-    none, and a stem, is in stage 0.
+    none, and a stem, is in stage 0. A neck between encoder and decoder is of the decoder.
     """
     part, _, rest = name.partition(".")
     if part not in ENCODER_PARTS:
         return None
-    is_stem = "stem" in (part, *rest.split("."))
-    number = None if is_stem else re.search(r"\d+", rest)
+    words = (part, *rest.split("."))
+    if any(word.startswith("neck_") for word in words):
+        return None
+    number = None if STEMS.intersection(words) else re.search(r"\d+", rest)
     return int(number[0]) if number else 0
 
 

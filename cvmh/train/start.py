@@ -70,5 +70,10 @@ def make_network(
     if settings.freeze_encoder:
         trained, all_ = freeze_encoder(network)
         told.append(f"encoder frozen: {trained} of {all_} parameters are trained")
+        if not is_resumed and settings.init is None and settings.pretrained is None:
+            told.append(
+                "its weights are random; give it some with --init or model.pretrained, or leave "
+                "model.freeze_encoder out"
+            )
         facts["trained_parameters"] = trained
     return Start(network, facts, told)

@@ -1,10 +1,12 @@
 from collections import Counter
 
 import pytest
+import torch
+from torch import nn
 
 from cvmh.config import TrainSettings
 from cvmh.models.zoo import create_model
-from cvmh.train.optimiser import make_optimiser, stage_of
+from cvmh.train.optimiser import is_decayed, make_optimiser, stage_of
 
 NETWORKS = {
     "cvmh": ("cvmh_unet_nano", {}),
@@ -69,6 +71,12 @@ def test_the_rate_falls_by_a_factor_per_stage_from_the_decoder_to_the_stem(netwo
         assert factor == pytest.approx(0.5 * 0.8 ** (deepest - stage + 1))
 
 
+def test_directions_and_positions_of_plainmamba_are_not_decayed():
+    names = ["layers.0.mixer.direction_weight", "position", "layers.0.mixer.in_proj.weight"]
+    parameter = nn.Parameter(torch.ones(5, 16))
+    assert [is_decayed(f"encoder.model.{name}", parameter) for name in names] == [0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("name", "stage"),
     [
@@ -79,6 +87,9 @@ def test_the_rate_falls_by_a_factor_per_stage_from_the_decoder_to_the_stem(netwo
         ("encoder.layer4.1.bn2.bias", 4),
         ("encoder.patch_embed2.proj.weight", 2),
         ("encoder.model.stages_3.downsample.0.weight", 3),
+        ("encoder.model.tokeniser.convs.3.weight", 0),
+        ("encoder.model.layers.23.norm.weight", 23),
+        ("encoder.model.neck_levels.1.expand.weight", None),
         ("decoder.0.blocks.0.norm.weight", None),
         ("segmentation_head.0.bias", None),
     ],

@@ -37,6 +37,14 @@ def test_a_frozen_encoder_keeps_its_weights_and_statistics_bit_by_bit_while_the_
     assert 0 < state["trained_parameters"] < sum(value.numel() for value in before.values())
     assert f"weights from {tiny_bundle}: {len(before)} tensors copied" in caplog.text
     assert "encoder frozen: " in caplog.text
+    assert "its weights are random" not in caplog.text
+
+
+def test_a_frozen_encoder_without_weights_is_told(tmp_path, make_config, caplog):
+    caplog.set_level("INFO", logger="cvmh")
+    model = {"freeze_encoder": True}
+    train(make_config(model=model, train={"epochs": 1}), tmp_path / "run", device="cpu")
+    assert "its weights are random; give it some with --init or model.pretrained" in caplog.text
 
 
 def test_a_run_starts_where_the_bundle_is(tmp_path, make_config, tiny_bundle):

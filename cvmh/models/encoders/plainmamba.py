@@ -127,8 +127,8 @@ class PlainMamba(Encoder):
             for number, rate in enumerate(rates)
         )
         self.local = LocalConv(width) if settings.has_local else nn.Identity()
-        self.norms = _for_each_map(lambda _: nn.LayerNorm(width, eps=1e-6), self.out_indices)
-        self.levels = _for_each_map(
+        self.neck_norms = _for_each_map(lambda _: nn.LayerNorm(width, eps=1e-6), self.out_indices)
+        self.neck_levels = _for_each_map(
             lambda index: make_level(index, width) if settings.pyramid else nn.Identity(),
             self.out_indices,
         )
@@ -139,14 +139,14 @@ class PlainMamba(Encoder):
         """Return feature maps (B, C, H / stride, W / stride), finest first."""
         behind, maps = self._quarters(image_BCHW), []
         for index, stride in zip(self.out_indices, self.strides, strict=True):
-            level = self.levels[index](self.norms[index](behind[index]))
+            level = self.neck_levels[index](self.neck_norms[index](behind[index]))
             height, width = (-(-size // stride) for size in image_BCHW.shape[-2:])
             maps.append(to_channels_first(level[:, :height, :width]))
         return maps
 
     def tokens(self, image_BCHW: Tensor) -> Tensor:
         """Return the normed tokens (B, H / 16, W / 16, C) behind the last layer."""
-        return self.norms[-1](self._quarters(image_BCHW)[-1])
+        return self.neck_norms[-1](self._quarters(image_BCHW)[-1])
 
     def _quarters(self, image_BCHW: Tensor) -> list[Tensor]:
         """Return the maps (B, H / 16, W / 16, C) behind each quarter of the layers."""

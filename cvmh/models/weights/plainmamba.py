@@ -49,10 +49,10 @@ PLAINMAMBA_LAYOUT = Layout(
         (LAYER + r"mamba\.dt_proj\.(weight|bias)", r"layers.\1.mixer.dt_\2"),
         (LAYER + r"mamba\.(A_log|D)", r"layers.\1.mixer.\2"),
         (LAYER + r"mamba\.direction_Bs", r"layers.\1.mixer.direction_weight"),
-        (r"ln1\.(\w+)", r"norms.3.\1"),
+        (r"ln1\.(\w+)", r"neck_norms.3.\1"),
     ),
     reshape=_reshape,
     dropped=r"head\..*|.*ema_.*",
-    absent=r"(norms\.[0-2]|levels)\..*",
+    absent=r"(neck_norms\.[0-2]|neck_levels)\..*",
     detect=_detect,
 )

@@ -240,8 +240,8 @@ def test_the_pyramid_is_made_of_transposed_convolutions_and_pooling():
         flat, (finest, fine, same, coarse) = plain(image), encoder(image)
         torch.testing.assert_close(same, flat[2])
         torch.testing.assert_close(coarse, functional.max_pool2d(flat[3], 2))
-        torch.testing.assert_close(fine, _doubled(encoder.levels[1], flat[1]))
-        first, _, second = encoder.levels[0]
+        torch.testing.assert_close(fine, _doubled(encoder.neck_levels[1], flat[1]))
+        first, _, second = encoder.neck_levels[0]
         expected = _doubled(second, functional.gelu(_doubled(first, flat[0])))
         torch.testing.assert_close(finest, expected)
 

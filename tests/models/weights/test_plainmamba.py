@@ -34,7 +34,7 @@ def test_all_but_the_pyramid_comes_from_the_file(write):
     ours, theirs = encoder.state_dict(), plain.state_dict()
     assert all(torch.equal(ours[key], tensor) for key, tensor in theirs.items())
     assert reports[0].loaded == reports[1].loaded == len(theirs)
-    assert set(reports[0].random) == {"norms", "levels"}
+    assert set(reports[0].random) == {"neck_norms", "neck_levels"}
     assert not reports[1].random
 
 
@@ -42,7 +42,7 @@ def test_layers_that_no_map_needs_are_left_out(write):
     encoder = tiny(out_indices=(0, 1))
     report = load_weights(encoder, write())
     assert report.dropped["layers"] > 0
-    assert set(report.random) == {"norms", "levels"}
+    assert set(report.random) == {"neck_norms", "neck_levels"}
 
 
 def test_averages_of_the_training_are_left_alone(write):
