@@ -114,7 +114,6 @@ def make_teacher(
             "(its fingerprint is another); put that one back, or begin a new run"
         )
     network = fit_teacher(bundle, training.summary, data.classes)
-    _try(network, training.summary, config)
     resampled = f", images resampled by {network.zoom:.3g}" if network.zoom != 1 else ""
     return Teacher(
         network=network,
@@ -198,19 +197,6 @@ def _resized(maps: Tensor, size: list[int]) -> Tensor:
     return functional.interpolate(
         maps, size=size, mode="bilinear", align_corners=False, antialias=True
     )
-
-
-def _try(network: BundleTeacher, summary: DataSummary, config: RunConfig) -> None:
-    """Let the teacher see one empty tile, so that one that cannot is refused now."""
-    tile = config.data.tile
-    try:
-        with torch.no_grad():
-            network(torch.zeros(1, len(summary.band_names), tile, tile))
-    except RuntimeError as error:
-        raise ConfigError(
-            f"train.distill.teacher: {config.train.distill.teacher} cannot see tiles of {tile} "
-            f"pixels ({' '.join(str(error).split())}); set data.tile to a multiple of {SIZE_STEP}"
-        ) from error
 
 
 def _fingerprint(path: Path) -> str:

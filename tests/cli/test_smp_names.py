@@ -30,7 +30,7 @@ def run_through(cvmh, name, data, scene, *options):
     bundle = "run/best.safetensors"
     outcome = cvmh("predict", scene, "-o", "mask.tif", "--checkpoint", bundle, "--tile", "64")
     assert outcome.code == 0 and Path("mask.tif").exists(), outcome.stderr
-    outcome = cvmh("evaluate", bundle, *of_data, "--out", "scores")
+    outcome = cvmh("evaluate", bundle, *of_data, "--split", "val", "--out", "scores")
     assert outcome.code == 0, outcome.stderr
     (score,) = json.loads(Path("scores/scores.json").read_text())
     return score
