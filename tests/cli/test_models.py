@@ -5,7 +5,7 @@ import pytest
 from torch import nn
 
 from cvmh.models.cost import Cost
-from cvmh.models.encoders import ENCODERS
+from cvmh.models.encoders import ENCODERS, FAMILIES
 from cvmh.models.zoo import PRESETS
 
 COST = Cost(
@@ -32,15 +32,19 @@ def cheap_costs(monkeypatch):
 
 
 def test_every_network_and_every_encoder_is_listed(cvmh, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "250")
+    # What a pipe gets.
+    monkeypatch.setenv("COLUMNS", "80")
     outcome = cvmh("models")
     assert (outcome.code, outcome.stderr) == (0, "")
     lines = [line.split() for line in outcome.stdout.splitlines() if line.strip()]
     assert [line[0] for line in lines if line[0] in PRESETS] == list(PRESETS)
     assert [line[0] for line in lines if line[0] in ENCODERS] == list(ENCODERS)
     assert lines[1][:5] == ["cvmh_unet", "30.84", "M", "5.71", "1.00"]
-    tiny = next(" ".join(line) for line in lines if line[0] == "vmamba_tiny_s1l8")
-    assert tiny.endswith("30.25 M, 4.9 GFLOPs, top-1 82.6, ADE20K 47.9")
+    rows = {line[0]: line[1:] for line in lines if line[0] in ENCODERS}
+    assert rows["vmamba_tiny_s1l8"] == ["0.00", "7.00", "30.25", "4.9", "82.6", "47.9"]
+    assert rows["vim2_base"] == ["0.00", "7.00", "about", "74.00", "-", "83.9", "-"]
+    for family in FAMILIES:
+        assert f"{family.name}: {family.source}; {family.licence}\n" in outcome.stdout
 
 
 def test_the_table_as_json_has_a_row_for_every_network_and_encoder(cvmh):
