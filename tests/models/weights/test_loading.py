@@ -264,7 +264,7 @@ def test_files_of_each_family_load_and_are_recognised(tmp_path, published, flat,
     encoder = encoder.to_empty(device="cpu")
     report = load_weights(encoder, tmp_path / "w.pth")
     assert report.variant == name == variant_of(encoder)
-    assert set(report.random) <= {"norms", "levels"}
+    assert set(report.random) <= {"norms", "neck_norms", "neck_levels"}
     assert report.loaded + sum(report.dropped.values()) == len(shapes)
 
 
