@@ -1,5 +1,6 @@
 """Files that are complete or not there at all, and their names."""
 
+import hashlib
 import os
 import sys
 import tempfile
@@ -71,6 +72,12 @@ def make_folder(path: Path) -> None:
 def cache_folder() -> Path:
     """Return where what can be had again is kept: ``CVMH_CACHE``, default ``~/.cache/cvmh``."""
     return Path(os.environ.get("CVMH_CACHE") or Path.home() / ".cache" / "cvmh")
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _umask() -> int:

@@ -25,6 +25,8 @@ from cvmh.version import VERSION
 # The key of the header in the safetensors metadata, and the layout it is written in.
 HEADER_KEY = "cvmh"
 FORMAT = 1
+# Networks bear pixels that are somewhat larger or smaller than those of training.
+MAX_GSD_FACTOR = 1.5
 
 
 class BundleCard(Settings):
@@ -61,6 +63,12 @@ class BundleCard(Settings):
     scores: dict[str, Any] = Field(default_factory=dict)
     licence: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
+
+    def is_far_from(self, gsd: float | None) -> bool:
+        """Return whether pixels of ``gsd`` metres are much larger or smaller than in training."""
+        if gsd is None or self.gsd is None:
+            return False
+        return not 1 / MAX_GSD_FACTOR <= gsd / self.gsd <= MAX_GSD_FACTOR
 
     @field_validator("classes", mode="before")
     @classmethod

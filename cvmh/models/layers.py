@@ -46,6 +46,14 @@ class PointwiseConv(nn.Conv2d):
         return to_channels_first(functional.linear(x_BHWC, self.weight.flatten(1), self.bias))
 
 
+def conv_norm_relu(
+    channels_in: int, channels_out: int, *, size: int = 3, stride: int = 1
+) -> nn.Sequential:
+    """Make a convolution without bias, a batch norm and ReLU, of maps (B, C, H, W)."""
+    conv = nn.Conv2d(channels_in, channels_out, size, stride=stride, padding=size // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.ReLU())
+
+
 class WideNorm(nn.LayerNorm):
     """A LayerNorm that works in the precision of its input, whatever that of its own weights.
 

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cvmh.models.layers import PointwiseConv, to_channels_first, to_channels_last
+from cvmh.models.layers import (
+    PointwiseConv,
+    conv_norm_relu,
+    to_channels_first,
+    to_channels_last,
+)
 
 # Pixels along each side of what a stem makes one token of.
 PATCH = 4
@@ -97,8 +102,8 @@ class ConvStem(nn.Module):
 
     def __init__(self, bands: int, channels: int, widths: tuple[int, int]) -> None:
         super().__init__()
-        self.at_full = _conv_norm(bands, widths[0])
-        self.at_half = _conv_norm(widths[0], widths[1], stride=2)
+        self.at_full = conv_norm_relu(bands, widths[0])
+        self.at_half = conv_norm_relu(widths[0], widths[1], stride=2)
         self.project = nn.Conv2d(widths[1], channels, 3, stride=2, padding=1)
         self.norm = nn.LayerNorm(channels)
 
@@ -116,9 +121,9 @@ class ConvHead(nn.Module):
         super().__init__()
         full, half = widths
         self.expand_half = PatchExpanding(channels, half)
-        self.at_half = _conv_norm(2 * half, half)
+        self.at_half = conv_norm_relu(2 * half, half)
         self.expand_full = PatchExpanding(half, full)
-        self.at_full = _conv_norm(2 * full, full)
+        self.at_full = conv_norm_relu(2 * full, full)
         self.classify = PointwiseConv(full, num_classes)
 
     def forward(self, x_BHWC: Tensor, finer: Finer) -> Tensor:
@@ -127,8 +132,3 @@ class ConvHead(nn.Module):
         half = self.at_half(torch.cat([to_channels_first(self.expand_half(x_BHWC)), half], dim=1))
         upper = self.expand_full(to_channels_last(half))
         return self.classify(self.at_full(torch.cat([to_channels_first(upper), full], dim=1)))
-
-
-def _conv_norm(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.ReLU())

@@ -7,9 +7,6 @@ from cvmh.geo.raster import Raster
 from cvmh.models.bundle import BundleCard
 from cvmh.predict.options import Warn
 
-# Networks bear pixels that are somewhat larger or smaller than those of training.
-MAX_GSD_FACTOR = 1.5
-
 
 def check_card(card: BundleCard) -> None:
     """Refuse statistics that cannot scale the bands.
@@ -50,10 +47,7 @@ def check_values(
 
 def is_far(raster: Raster, card: BundleCard) -> bool:
     """Return whether pixels are much larger or smaller on the ground than in training."""
-    gsd = raster.gsd
-    if gsd is None or card.gsd is None:
-        return False
-    return not 1 / MAX_GSD_FACTOR <= gsd / card.gsd <= MAX_GSD_FACTOR
+    return card.is_far_from(raster.gsd)
 
 
 def compare_gsd(raster: Raster, card: BundleCard, warn: Warn) -> None:

@@ -1,9 +1,7 @@
 """The teacher of a run: a bundle's network, shown a run's images as it knows them."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +12,11 @@ from cvmh.classes import ClassTable
 from cvmh.config import DistillSettings, RunConfig
 from cvmh.datasets import DataSummary, SegmentationData, TrainingData
 from cvmh.errors import ConfigError
+from cvmh.files import digest
 from cvmh.geo.bands import match_names
 from cvmh.models.bundle import Bundle, BundleCard, load_bundle
 from cvmh.train.distill import has_data
 
-# Pixels are resampled for a teacher that knows pixels so many times larger or smaller, as scenes
-# are for a bundle that predicts them.
-MAX_GSD_FACTOR = 1.5
 # Networks halve their maps five times.
 SIZE_STEP = 32
 
@@ -107,7 +103,7 @@ def make_teacher(
             )
         return None
     bundle = load_bundle(settings.teacher)
-    mark = _fingerprint(settings.teacher)
+    mark = digest(settings.teacher)
     if begun_with not in (None, mark):
         raise ConfigError(
             f"train.distill.teacher: {settings.teacher} is not the bundle that the run began with "
@@ -183,10 +179,10 @@ def _match_classes(bundle: Bundle, classes: ClassTable) -> list[int]:
 
 
 def _zoom(card: BundleCard, summary: DataSummary) -> float:
-    if card.gsd is None or summary.gsd is None:
+    # Images are resampled for a teacher as scenes are for a bundle that predicts them.
+    if card.gsd is None or summary.gsd is None or not card.is_far_from(summary.gsd):
         return 1.0
-    factor = summary.gsd / card.gsd
-    return 1.0 if 1 / MAX_GSD_FACTOR <= factor <= MAX_GSD_FACTOR else factor
+    return summary.gsd / card.gsd
 
 
 def _whole(side: float) -> int:
@@ -197,8 +193,3 @@ def _resized(maps: Tensor, size: list[int]) -> Tensor:
     return functional.interpolate(
         maps, size=size, mode="bilinear", align_corners=False, antialias=True
     )
-
-
-def _fingerprint(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -18,7 +18,7 @@ from cvmh.models.encoders.steps import StridedConv
 from cvmh.models.encoders.variant import Family, Four, Published, Variant, initialise
 from cvmh.models.feed_forward import FeedForward
 from cvmh.models.group_layer import GroupLayer
-from cvmh.models.layers import to_channels_last
+from cvmh.models.layers import conv_norm_relu, to_channels_last
 from cvmh.models.mixer_block import MixerBlock
 
 # Of every LayerNorm but those of the mixers and of the steps, which have torch's.
@@ -46,9 +46,9 @@ class DeepStem(nn.Module):
     def __init__(self, bands: int, hidden: int, channels: int) -> None:
         super().__init__()
         self.convs = nn.Sequential(
-            *_conv_norm(bands, hidden, size=7, stride=2),
-            *_conv_norm(hidden, hidden),
-            *_conv_norm(hidden, hidden),
+            *conv_norm_relu(bands, hidden, size=7, stride=2),
+            *conv_norm_relu(hidden, hidden),
+            *conv_norm_relu(hidden, hidden),
         )
         self.step = StridedConv(hidden, channels)
 
@@ -131,13 +131,6 @@ class GroupMambaClassifier(nn.Module):
         mean = to_channels_last(self.encoder(image_BCHW)[-1]).mean(dim=(1, 2), keepdim=True)
         token = self.norm(self.block(mean)).flatten(1)
         return self.head(token), self.teacher_head(token)
-
-
-def _conv_norm(
-    channels: int, channels_out: int, *, size: int = 3, stride: int = 1
-) -> list[nn.Module]:
-    conv = nn.Conv2d(channels, channels_out, size, stride=stride, padding=size // 2, bias=False)
-    return [conv, nn.BatchNorm2d(channels_out), nn.ReLU()]
 
 
 def _initialise(module: nn.Module) -> None:

@@ -20,7 +20,7 @@ from cvmh.models.encoders.encoder import Encoder
 from cvmh.models.encoders.pyramid import STRIDES
 from cvmh.models.encoders.simple_pyramid import make_level
 from cvmh.models.encoders.variant import Family, Published, Variant, initialise
-from cvmh.models.layers import to_channels_first, to_channels_last
+from cvmh.models.layers import conv_norm_relu, to_channels_first, to_channels_last
 from cvmh.models.mixer_block import MixerBlock
 from cvmh.models.ss2d import SS2D
 
@@ -61,8 +61,10 @@ class Tokeniser(nn.Module):
 
     def __init__(self, bands: int, channels: int, *, num_convs: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*_conv_norm(bands, size=7, stride=2))
-        convs = [layer for _ in range(num_convs) for layer in _conv_norm(STEM_WIDTH, size=3)]
+        self.stem = conv_norm_relu(bands, STEM_WIDTH, size=7, stride=2)
+        convs = [
+            layer for _ in range(num_convs) for layer in conv_norm_relu(STEM_WIDTH, STEM_WIDTH)
+        ]
         self.convs = nn.Sequential(*convs)
         self.project = nn.Conv2d(STEM_WIDTH, channels, PATCH, stride=PATCH)
 
@@ -189,11 +191,6 @@ def _for_each_map(make: Callable[[int], nn.Module], wanted: Sequence[int]) -> nn
     return nn.ModuleList(
         make(index) if index in wanted else nn.Identity() for index in range(NUM_MAPS)
     )
-
-
-def _conv_norm(channels: int, *, size: int, stride: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(channels, STEM_WIDTH, size, stride=stride, padding=size // 2, bias=False)
-    return [conv, nn.BatchNorm2d(STEM_WIDTH), nn.ReLU()]
 
 
 PLAINMAMBA = Family(

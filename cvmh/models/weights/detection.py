@@ -2,7 +2,10 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
+from cvmh.models.encoders.variant import Family
 from cvmh.models.weights.layout import Weights
 
 
@@ -22,3 +25,13 @@ def stage_depths(weights: Weights, pattern: str) -> tuple[int, ...]:
     starts = (re.match(pattern, key) for key in weights)
     counts = Counter(stage for stage, _ in {start.groups() for start in starts if start})
     return tuple(counts[stage] for stage in sorted(counts))
+
+
+def find_variant(
+    family: Family, found: tuple[Any, ...], facts_of: Callable[[Any], tuple[Any, ...]]
+) -> str | None:
+    """Return the variant whose settings have the facts that were found, None if there is none."""
+    for name, variant in family.variants.items():
+        if facts_of(family.settings.model_validate(variant.settings)) == found:
+            return name
+    return None

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cvmh.errors import OutputError, WeightsError
-from cvmh.files import make_folder
-from cvmh.models.weights.reading import digest
+from cvmh.files import digest, make_folder
 from cvmh.progress import Progress, silent
 from cvmh.version import VERSION
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cvmh.errors import OutputError, WeightsError
-from cvmh.files import cache_folder, lock, make_folder, write_complete
+from cvmh.files import cache_folder, digest, lock, make_folder, write_complete
 from cvmh.models.weights.catalogue import PublishedFile, look_up
 from cvmh.models.weights.fetching import by_hand, fetch
-from cvmh.models.weights.reading import digest, read_weights
+from cvmh.models.weights.reading import read_weights
 from cvmh.models.weights.table import detect_variant
 from cvmh.progress import Progress, silent
 

@@ -1,9 +1,10 @@
 """How the published files of GroupMamba name what our encoders hold."""
 
 from functools import partial
+from typing import Any
 
 from cvmh.models.encoders.groupmamba import GROUPMAMBA, GroupMambaSettings
-from cvmh.models.weights.detection import num_rows, stage_depths
+from cvmh.models.weights.detection import find_variant, num_rows, stage_depths
 from cvmh.models.weights.layout import Layout, Renames, Weights
 from cvmh.models.weights.scan_names import reshape_scan, scan_renames
 
@@ -45,11 +46,11 @@ def _detect(weights: Weights) -> str | None:
     widths = tuple(num_rows(weights, rf"norm{stage}\.weight") for stage in stages)
     stem = num_rows(weights, r"patch_embed1\.conv\.0\.weight")
     found = stem, widths, stage_depths(weights, r"block(\d)\.(\d+)\.")
-    for name, variant in GROUPMAMBA.variants.items():
-        settings = GroupMambaSettings.model_validate(variant.settings)
-        if found == (settings.stem_width, settings.widths, settings.depths):
-            return name
-    return None
+    return find_variant(GROUPMAMBA, found, _facts_of)
+
+
+def _facts_of(settings: GroupMambaSettings) -> tuple[Any, ...]:
+    return settings.stem_width, settings.widths, settings.depths
 
 
 GROUPMAMBA_LAYOUT = Layout(

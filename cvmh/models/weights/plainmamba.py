@@ -1,11 +1,12 @@
 """How the published files of PlainMamba name what our encoders hold."""
 
 import math
+from typing import Any
 
 from torch import Tensor
 
 from cvmh.models.encoders.plainmamba import PLAINMAMBA, PlainMambaSettings
-from cvmh.models.weights.detection import num_rows, stage_depths
+from cvmh.models.weights.detection import find_variant, num_rows, stage_depths
 from cvmh.models.weights.layout import Layout, Weights
 from cvmh.models.weights.scan_names import reshape_scan
 
@@ -27,11 +28,11 @@ def _detect(weights: Weights) -> str | None:
         stage_depths(weights, r"(layers)\.(\d+)\."),
         "layers.0.dw.0.weight" in weights,
     )
-    for name, variant in PLAINMAMBA.variants.items():
-        settings = PlainMambaSettings.model_validate(variant.settings)
-        if found == (settings.width, (settings.depth,), settings.has_local):
-            return name
-    return None
+    return find_variant(PLAINMAMBA, found, _facts_of)
+
+
+def _facts_of(settings: PlainMambaSettings) -> tuple[Any, ...]:
+    return settings.width, (settings.depth,), settings.has_local
 
 
 PLAINMAMBA_LAYOUT = Layout(

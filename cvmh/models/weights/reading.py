@@ -1,6 +1,5 @@
 """Files of published weights, read into plain tensors without running what a file may hold."""
 
-import hashlib
 import tarfile
 import warnings
 import zipfile
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cvmh.errors import WeightsError
+from cvmh.files import digest
 from cvmh.models.weights import unpickling
 
 # Where training programs keep weights in their files, best first; averaged ones score better.
@@ -63,12 +63,6 @@ def read_weights(path: str | Path) -> WeightsFile:
     taken, tensors = _choose(source, content)
     _refuse_not_finite(source, tensors)
     return WeightsFile(path=source, tensors=tensors, taken=taken, sha256=digest(source))
-
-
-def digest(path: Path) -> str:
-    """Return the sha256 of a file in hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _head(path: Path) -> bytes:

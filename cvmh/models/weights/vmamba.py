@@ -6,9 +6,10 @@ the classification code, and that of the newer single file.
 """
 
 from functools import partial
+from typing import Any
 
 from cvmh.models.encoders.vmamba import VMAMBA, VMambaSettings
-from cvmh.models.weights.detection import num_rows, stage_depths
+from cvmh.models.weights.detection import find_variant, num_rows, stage_depths
 from cvmh.models.weights.layout import Layout, Renames, Weights
 from cvmh.models.weights.scan_names import reshape_scan, scan_renames
 
@@ -48,13 +49,12 @@ def _detect(weights: Weights, *, generation: str) -> str | None:
     inner = num_rows(weights, FIRST + SCAN + r"out_norm\.weight")
     is_gated = num_rows(weights, FIRST + SCAN + r"in_proj\.weight") == 2 * inner
     found = "v0" if is_gated else "v2", width, inner, stage_depths(weights, BLOCK)
-    for name, variant in VMAMBA.variants.items():
-        settings = VMambaSettings.model_validate(variant.settings)
-        inner = int(settings.expand * settings.width)
-        wanted = settings.generation, settings.width, inner, settings.depths
-        if found == wanted and settings.generation == generation:
-            return name
-    return None
+    return find_variant(VMAMBA, found, _facts_of) if found[0] == generation else None
+
+
+def _facts_of(settings: VMambaSettings) -> tuple[Any, ...]:
+    inner = int(settings.expand * settings.width)
+    return settings.generation, settings.width, inner, settings.depths
 
 
 def _layout(generation: str, renames: Renames) -> Layout:

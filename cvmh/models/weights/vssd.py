@@ -1,7 +1,9 @@
 """How the published files of VSSD name what our encoders hold."""
 
+from typing import Any
+
 from cvmh.models.encoders.vssd import VSSDS, VSSDSettings, widths_of
-from cvmh.models.weights.detection import num_rows, stage_depths
+from cvmh.models.weights.detection import find_variant, num_rows, stage_depths
 from cvmh.models.weights.layout import Layout, Weights
 
 BLOCK = r"layers\.(\d+)\.blocks\.(\d+)\."
@@ -17,13 +19,13 @@ def _detect(weights: Weights) -> str | None:
         num_rows(weights, FIRST + r"conv2d\.weight"),
         num_rows(weights, r"layers\.3\.blocks\.0\.attn\.to_out\.weight"),
     )
-    for name, variant in VSSDS.variants.items():
-        settings = VSSDSettings.model_validate(variant.settings)
-        inner = int(settings.expand * settings.width)
-        mixed, last = inner + 2 * settings.d_state, widths_of(settings.width)[-1]
-        if found == (settings.depths, settings.heads[0], inner, mixed, last):
-            return name
-    return None
+    return find_variant(VSSDS, found, _facts_of)
+
+
+def _facts_of(settings: VSSDSettings) -> tuple[Any, ...]:
+    inner = int(settings.expand * settings.width)
+    mixed, last = inner + 2 * settings.d_state, widths_of(settings.width)[-1]
+    return settings.depths, settings.heads[0], inner, mixed, last
 
 
 VSSD_LAYOUT = Layout(

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from cvmh.errors import WeightsError
+from cvmh.files import digest
 from cvmh.models.encoders import ENCODERS
 from cvmh.models.weights import catalogue, finding
 from cvmh.models.weights.catalogue import CATALOGUE, look_up
 from cvmh.models.weights.finding import SUMS, find_weights, weights_folder
-from cvmh.models.weights.reading import digest
 
 NAME = "vmamba_tiny_s1l8"
 FILE = "vssm1_tiny_0230s_ckpt_epoch_264.pth"

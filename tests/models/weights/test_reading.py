@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cvmh.errors import WeightsError
+from cvmh.files import digest
 from cvmh.models.bundle import load_bundle
-from cvmh.models.weights.reading import FLAT, digest, read_weights
+from cvmh.models.weights.reading import FLAT, read_weights
 
 
 class CfgNode(dict):
