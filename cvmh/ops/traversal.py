@@ -19,11 +19,18 @@ from cvmh.ops._tracing import is_exporting_to_onnx, is_tracing
 LineOrder = Literal["natural", "figure"]
 
 
-class PrunedTable(NamedTuple):
-    """An order table without the dropped pixels, and how many steps each kept one leaps over."""
+class KeptTables(NamedTuple):
+    """Paths over the kept tokens of each map of a batch, (B, K, T).
+
+    Attributes:
+        order: Where each token lies in the compact layout, int32; -1 is padding.
+        gap: How many dropped tokens its path passes right before it, int32; 0 for padding.
+        step: At which step of the complete path it is, int64; 0 for padding.
+    """
 
     order: Tensor
     gap: Tensor
+    step: Tensor
 
 
 def order_table(
@@ -100,27 +107,46 @@ def step_directions(order: Tensor, width: int) -> Tensor:
     return functional.pad(code, (1, 0))
 
 
-def pruned_table(order: Tensor, keep: Tensor) -> PrunedTable:
-    """Return the order and the gaps, both int32 (K, T), of the paths over the kept pixels only.
-
-    The gap of a kept pixel is the number of dropped ones that its path passes since the kept
-    pixel before it, or since the start of the path.
+def kept_tables(
+    order: Tensor, keep: Tensor, *, size: int | None = None, place: Tensor | None = None
+) -> KeptTables:
+    """Return the paths over the kept tokens of each map, for maps that hold only these.
 
     Args:
         order: Complete paths (K, L): each visits every pixel once.
-        keep: Boolean (L,), true for pixels that stay.
+        keep: Boolean (B, L), true for tokens that stay.
+        size: Steps T of a path; those of the map that keeps most if None. Where it is given,
+            nothing waits for the device, and tokens beyond it are not visited.
+        place: Where each token lies in the compact layout, integers (B, L), of any value where it
+            is dropped; in pixel order if None.
 
     Raises:
-        ShapeError: If the table is not complete or the mask does not fit it.
+        ShapeError: If the tables and the mask do not fit.
     """
-    if order.dim() != 2 or keep.dtype != torch.bool or keep.shape != order.shape[1:]:
+    fits = order.dim() == 2 and keep.dim() == 2 and keep.shape[1] == order.shape[1]
+    if not fits or keep.dtype != torch.bool or (place is not None and place.shape != keep.shape):
         raise ShapeError(
-            f"order must be (K, L) and keep a boolean (L,), got order {tuple(order.shape)} and "
-            f"keep {tuple(keep.shape)} of {keep.dtype}"
+            "order must be (K, L), keep a boolean (B, L) and place (B, L), got order "
+            f"{tuple(order.shape)}, keep {tuple(keep.shape)} of {keep.dtype} and place "
+            f"{None if place is None else tuple(place.shape)}"
         )
-    step = keep[order.long()].nonzero()[:, 1].reshape(order.shape[0], int(keep.sum()))
-    gap = torch.diff(step, prepend=step.new_full((order.shape[0], 1), -1)) - 1
-    return PrunedTable(order.gather(1, step), gap.to(torch.int32))
+    if size is None:
+        size = int(keep.sum(dim=1).amax()) if keep.numel() else 0
+    if place is None:
+        place = keep.cumsum(dim=1) - 1
+    num_paths, length = order.shape
+    shape = (keep.shape[0], num_paths, length)
+    visited = torch.where(keep, place, -1).index_select(1, order.flatten()).view(shape)
+    is_kept = visited >= 0
+    # What is dropped falls into a spare last column, so that no branch on the data is needed.
+    target = torch.where(is_kept, (is_kept.cumsum(dim=2) - 1).clamp(max=size), size)
+    blank = visited.new_full((*shape[:2], size + 1), -1)
+    compact = blank.scatter(2, target, visited)[..., :size]
+    steps = torch.arange(length, device=order.device).expand(shape)
+    step = blank.long().scatter(2, target, steps)[..., :size]
+    gap = torch.diff(step, prepend=blank[..., :1].long()) - 1
+    # Behind the last token of a path there is -1.
+    return KeptTables(compact.int(), torch.where(step < 0, 0, gap).int(), step.clamp(min=0))
 
 
 def _sorted_by(*keys: Tensor) -> Tensor:

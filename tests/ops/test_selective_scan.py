@@ -6,7 +6,7 @@ A new backend is one more name in BACKENDS.
 import pytest
 import torch
 
-from cvmh.ops import _chunks, order_table, pruned_table, selective_scan
+from cvmh.ops import _chunks, kept_tables, order_table, selective_scan
 
 BACKENDS = ["torch", "numba"]
 SIZES = {1: (1, 1), 2: (1, 2), 63: (7, 9), 64: (4, 16), 65: (5, 13), 100: (20, 5)}
@@ -224,8 +224,8 @@ def test_pruned_paths_with_gaps_equal_the_masked_dense_scan(backend, make_scan, 
     dense["dt"] = torch.where(keep[:, None], arguments["dt"], gap_dt[:, None])
     expected = selective_scan(**dense, backend="reference") * keep[:, None]
 
-    order, gap = pruned_table(arguments["order"], keep)
-    pruned = arguments | {"order": order, "gap": gap, "gap_dt": gap_dt}
+    tables = kept_tables(arguments["order"], keep[None], place=torch.arange(35)[None])
+    pruned = arguments | {"order": tables.order[0], "gap": tables.gap[0], "gap_dt": gap_dt}
     got = selective_scan(**pruned, backend=backend)
     assert torch.allclose(got, expected, rtol=1e-12, atol=1e-12)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmh.errors import ConfigError, ShapeError
-from cvmh.ops import inverse_table, order_table, pruned_table
+from cvmh.ops import inverse_table, kept_tables, order_table
 from cvmh.ops.traversal import step_directions
 
 NAMES = ["ss2d", "cs2d", "snake", "bidirectional", "single"]
@@ -94,20 +94,42 @@ def test_snake_runs_along_rows_then_columns():
     assert order[2].tolist() == [0, 3, 4, 1, 2, 5]
 
 
-@given(st.sampled_from(NAMES), sizes, sizes, st.randoms(use_true_random=False))
-def test_pruned_paths_keep_the_order_and_count_what_they_leap(name, height, width, random):
-    order = order_table(name, height, width)
-    keep = torch.tensor([random.random() < 0.4 for _ in range(height * width)])
-    pruned, gap = pruned_table(order, keep)
-    assert pruned.dtype == gap.dtype == torch.int32
-    assert pruned.shape == gap.shape == (order.shape[0], int(keep.sum()))
-    for path, short, leapt in zip(order.tolist(), pruned.tolist(), gap.tolist(), strict=True):
-        kept = [pixel for pixel in path if keep[pixel]]
-        assert short == kept
-        passed = -1
-        for pixel, count in zip(kept, leapt, strict=True):
-            assert path.index(pixel) - passed - 1 == count
-            passed = path.index(pixel)
+@given(st.sampled_from(NAMES), sizes, sizes, st.booleans(), st.randoms(use_true_random=False))
+def test_kept_tables_keep_the_order_and_count_what_they_leap(name, height, width, places, random):
+    order, length = order_table(name, height, width), height * width
+    keep = torch.tensor([[random.random() < share for _ in range(length)] for share in (0.3, 0.7)])
+    in_pixel_order = keep.cumsum(dim=1) - 1
+    place = torch.tensor([random.sample(range(length), length)] * 2) if places else in_pixel_order
+    size = random.choice([None, length])
+    tables = kept_tables(order, keep, size=size, place=place if places else None)
+
+    num_steps = max(keep.sum(dim=1).tolist()) if size is None else size
+    assert [table.dtype for table in tables] == [torch.int32, torch.int32, torch.int64]
+    assert all(table.shape == (2, len(order), num_steps) for table in tables)
+    for image in range(2):
+        for path, *found in zip(order.tolist(), *(table[image] for table in tables), strict=True):
+            steps = [step for step, pixel in enumerate(path) if keep[image, pixel]]
+            places_on_path = [int(place[image, path[step]]) for step in steps]
+            leaps = [later - step - 1 for step, later in pairwise([-1, *steps])]
+            padding = num_steps - len(steps)
+            expected = (places_on_path + [-1] * padding, leaps + [0] * padding)
+            assert [row.tolist() for row in found] == [*expected, steps + [0] * padding]
+
+
+def test_kept_tables_of_no_map_and_of_maps_that_keep_nothing():
+    order = order_table("ss2d", 2, 3)
+    assert kept_tables(order, torch.ones(0, 6, dtype=torch.bool)).order.shape == (0, 4, 0)
+    nothing = torch.zeros(2, 6, dtype=torch.bool)
+    assert kept_tables(order, nothing).gap.shape == (2, 4, 0)
+    padded = kept_tables(order, nothing, size=2)
+    assert (padded.order == -1).all() and (padded.gap == 0).all() and (padded.step == 0).all()
+
+
+def test_kept_tables_leave_out_what_is_beyond_their_size():
+    keep = torch.ones(1, 6, dtype=torch.bool)
+    assert kept_tables(order_table("ss2d", 2, 3), keep, size=4).order[0].tolist() == [
+        *([0, 1, 2, 3], [0, 3, 1, 4], [5, 4, 3, 2], [5, 2, 4, 1])
+    ]
 
 
 def test_single_paths_are_those_of_the_cross_scan():
@@ -153,6 +175,15 @@ def test_unknown_line_order_and_empty_maps_are_refused():
         order_table("cs2d", 0, 4)
 
 
-def test_a_mask_that_does_not_fit_is_refused():
-    with pytest.raises(ShapeError, match=r"got order \(4, 6\) and keep \(5,\) of torch.bool"):
-        pruned_table(order_table("ss2d", 2, 3), torch.ones(5, dtype=torch.bool))
+@pytest.mark.parametrize(
+    "keep, place, found",
+    [
+        (torch.ones(1, 5).bool(), None, r"keep \(1, 5\) of torch.bool"),
+        (torch.ones(6).bool(), None, r"keep \(6,\) of torch.bool"),
+        (torch.ones(1, 6), None, r"keep \(1, 6\) of torch.float32"),
+        (torch.ones(1, 6).bool(), torch.zeros(6), r"place \(6,\)"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(keep, place, found):
+    with pytest.raises(ShapeError, match=r"got order \(4, 6\), .*" + found):
+        kept_tables(order_table("ss2d", 2, 3), keep, place=place)
