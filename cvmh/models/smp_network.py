@@ -14,6 +14,7 @@ from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from torch import Tensor, nn
 
 from cvmh.errors import ConfigError
+from cvmh.models.encoders.encoder import check_image
 from cvmh.models.encoders.registration import PREFIX, SmpEncoder, register_encoders
 from cvmh.models.layers import pad_below
 
@@ -39,11 +40,13 @@ class SmpNetwork(nn.Module):
 
     Args:
         network: whose encoder, decoder and head it is made of; weights keep their names.
+        bands: of the images.
         smallest: height and width that the architecture needs at least, in pixels.
     """
 
-    def __init__(self, network: Any, *, smallest: int = 1) -> None:
+    def __init__(self, network: Any, *, bands: int, smallest: int = 1) -> None:
         super().__init__()
+        self.bands = bands
         self.encoder: nn.Module = network.encoder
         self.decoder: nn.Module = network.decoder
         self.segmentation_head: nn.Module = network.segmentation_head
@@ -54,7 +57,11 @@ class SmpNetwork(nn.Module):
 
         Sizes that are no multiple of :attr:`stride` are padded at the bottom and right by
         repeating the border, and the logits cropped.
+
+        Raises:
+            ShapeError: it is not (B, bands, H, W).
         """
+        check_image(image_BCHW, self.bands)
         height, width = image_BCHW.shape[-2:]
         features = self.encoder(pad_below(image_BCHW, self.stride, smallest=self.smallest))
         # Of a vision transformer there are prefix tokens beside the maps.
@@ -109,7 +116,7 @@ def create_smp_network(
             f"network '{name}' cannot be built with {dict(settings)}: {error}"
         ) from error
     smallest = PAN_HALVINGS * network.encoder.output_stride if arch == "pan" else 1
-    return SmpNetwork(network, smallest=smallest)
+    return SmpNetwork(network, bands=bands, smallest=smallest)
 
 
 def _timm_arguments(arch: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from cvmh.config import TrainSettings
-from cvmh.errors import ConfigError
+from cvmh.errors import ConfigError, ShapeError
 from cvmh.models.transfer import freeze_encoder
 from cvmh.models.zoo import create_model, find_preset
 from cvmh.train.optimiser import make_optimiser, stage_of
@@ -95,6 +95,13 @@ def test_the_whole_network_compiles_as_one_graph(ours):
     with torch.no_grad():
         assert torch.allclose(compiled(image), ours(image), atol=1e-4)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", ["smp:unet:resnet18", OURS])
+def test_images_of_other_bands_are_refused(name):
+    network = small(bands=4) if name == OURS else create_model(name, bands=4)
+    with pytest.raises(ShapeError, match=r"for a network of 4 bands, got \(1, 3, 32"):
+        network(torch.zeros(1, 3, 32, 32))
 
 
 def test_settings_reach_the_architecture_and_the_encoder():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cvmh.config import Settings
-from cvmh.models.encoders.encoder import Encoder
+from cvmh.models.encoders.encoder import Encoder, check_image
 from cvmh.models.encoders.pyramid import STRIDES
 from cvmh.models.encoders.simple_pyramid import make_level
 from cvmh.models.encoders.variant import Family, Published, Variant, initialise
@@ -152,6 +152,7 @@ class PlainMamba(Encoder):
 
     def _quarters(self, image_BCHW: Tensor) -> list[Tensor]:
         """Return the maps (B, H / 16, W / 16, C) behind each quarter of the layers."""
+        check_image(image_BCHW, self.bands)
         x_BHWC = self.tokeniser(image_BCHW)
         x_BHWC = x_BHWC + self._positions(x_BHWC.shape[1], x_BHWC.shape[2])
         behind: list[Tensor] = []

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor, nn
 
-from cvmh.models.encoders.encoder import Encoder
+from cvmh.models.encoders.encoder import Encoder, check_image
 from cvmh.models.layers import to_channels_first
 
 STRIDES = (4, 8, 16, 32)
@@ -82,6 +82,7 @@ class Pyramid(Encoder):
 
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
         """Return feature maps (B, C, H / stride, W / stride), finest first."""
+        check_image(image_BCHW, self.bands)
         x, maps = self.stem(image_BCHW), []
         for index in range(self.num_stages):
             x = self.stages[index](self.steps[index - 1](x) if index else x)

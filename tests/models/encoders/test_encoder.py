@@ -1,8 +1,9 @@
 """What holds for every encoder, whatever its family."""
 
 import pytest
+import torch
 
-from cvmh.errors import ConfigError
+from cvmh.errors import ConfigError, ShapeError
 from cvmh.models.encoders import create_encoder
 from cvmh.models.encoders.encoder import Encoder
 
@@ -29,3 +30,18 @@ def test_maps_are_described_as_timm_does():
         {"index": 0, "num_chs": 8, "reduction": 4},
         {"index": 2, "num_chs": 32, "reduction": 16},
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("vmamba_tiny_s1l8", {"width": 8, "depths": (1, 1, 1, 1)}),
+        ("plainmamba_l1", {"width": 8, "depth": 4}),
+    ],
+)
+@pytest.mark.parametrize("shape", [(1, 3, 40, 40), (4, 40, 40)])
+def test_images_of_other_bands_are_refused_in_one_sentence(name, settings, shape):
+    encoder = create_encoder(name, bands=4, **settings)
+    with pytest.raises(ShapeError) as error:
+        encoder(torch.zeros(shape))
+    assert str(error.value) == f"images must be (B, 4, H, W) for a network of 4 bands, got {shape}"
