@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from cvmh.errors import WeightsError
 
@@ -114,6 +115,15 @@ def look_up(name: str) -> PublishedFile:
     by_file = {published.file: published for published in CATALOGUE.values()}
     if name in CATALOGUE or name in by_file:
         return CATALOGUE.get(name) or by_file[name]
-    close = difflib.get_close_matches(name.lower(), [*CATALOGUE, *by_file], n=1)
+    is_address = "://" in name
+    # Of an address its end may be the name of a file.
+    wanted = name.rpartition("/")[2] if is_address else name
+    close = difflib.get_close_matches(wanted.lower(), [*CATALOGUE, *by_file], n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(CATALOGUE)}"
-    raise WeightsError(f"there is no file '{name}', and no published weights of that name; {hint}")
+    if is_address:
+        what = f"weights are a file or a name, got the address {name}; fetch it and give the file"
+    elif Path(name).expanduser().is_dir():
+        what = f"'{name}' is a folder; give a file in it"
+    else:
+        what = f"there is no file '{name}', and no published weights of that name"
+    raise WeightsError(f"{what}; {hint}")

@@ -23,6 +23,7 @@ FLAT = "the file itself"
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 LFS_POINTER = b"version https://git-lfs.github.com/"
 PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head")
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 HEAD = 512
 CHUNK = 1 << 20
 
@@ -47,6 +48,8 @@ def read_weights(path: str | Path) -> WeightsFile:
             holds no tensors, or some that are not finite.
     """
     source = Path(path)
+    if source.is_dir():
+        raise WeightsError(f"weights {source} are a folder; give a file in it")
     if not source.is_file():
         raise WeightsError(f"weights {source} do not exist; give a .pth, .pt or .safetensors file")
     head = _head(source)
@@ -90,6 +93,11 @@ def _refuse_other_things(path: Path, head: bytes) -> None:
     # torch.load would unpack it.
     if not head.startswith(ZIP) and tarfile.is_tarfile(path):
         raise WeightsError(f"{path} is a tar archive; unpack it and give the file of weights")
+    for start, program in COMPRESSED.items():
+        if head.startswith(start):
+            raise WeightsError(
+                f"{path} is compressed by {program}; unpack it and give the file of weights"
+            )
 
 
 def _is_safetensors(head: bytes) -> bool:

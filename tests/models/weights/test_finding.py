@@ -149,6 +149,16 @@ def test_an_unknown_name_names_the_nearest(folder):
         find_weights("/nowhere/at/all")
 
 
+def test_a_folder_or_an_address_in_place_of_a_file_is_told(folder, tmp_path):
+    with pytest.raises(WeightsError, match=r"^'.*' is a folder; give a file in it; known: vmamba"):
+        find_weights(str(tmp_path))
+    with pytest.raises(WeightsError, match=r"the address https://a\.b/x\.bin; .*known: vmamba"):
+        find_weights("https://a.b/x.bin")
+    with pytest.raises(WeightsError, match=r"did you mean 'vssd_micro_best\.pth'\?$"):
+        find_weights("https://huggingface.co/YuhengSSS/VSSD/resolve/main/vssd_micro_best.pth")
+    assert not folder.exists()
+
+
 def test_damaged_checksums_are_told(folder, served):
     find_weights(NAME)
     for damaged in (b"half a line\nx\n", b"\xff\xfe\0"):

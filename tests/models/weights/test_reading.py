@@ -1,5 +1,8 @@
 import argparse
+import bz2
+import gzip
 import io
+import lzma
 import os
 import pickle
 import tarfile
@@ -184,6 +187,9 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
         (b"\n  <HTML lang='en'>", r"is a web page, not weights"),
         (b'{"error": "Not found"}', r"is not a file of weights: it begins with b'\{\"error\""),
         (b"II*\x00 a picture", r"is not a file of weights"),
+        (gzip.compress(b"weights"), r"is compressed by gzip; unpack it and give the file"),
+        (bz2.compress(b"weights"), r"is compressed by bzip2"),
+        (lzma.compress(b"weights"), r"is compressed by xz"),
         (b"\x80\x02 garbage", r"is cut short, damaged or no file of weights"),
     ],
 )
@@ -196,6 +202,8 @@ def test_what_is_found_in_place_of_weights_is_named(tmp_path, content, said):
 def test_a_missing_file_and_an_archive_around_it_are_named(tmp_path, weights):
     with pytest.raises(WeightsError, match=r"nowhere\.pth do not exist; give a \.pth"):
         read_weights(tmp_path / "nowhere.pth")
+    with pytest.raises(WeightsError, match=r" are a folder; give a file in it$"):
+        read_weights(tmp_path)
     torch.save(weights, tmp_path / "w.pth")
     with tarfile.open(tmp_path / "w.tar", "w") as archive:
         archive.add(tmp_path / "w.pth")
