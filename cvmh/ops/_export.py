@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from cvmh.errors import KernelError
 from cvmh.ops._tracing import is_tracing
-from cvmh.ops.arguments import ScanArguments
+from cvmh.ops.arguments import ScanArguments, expand_steps
 from cvmh.ops.traversal import inverse_table
 
 CHUNK = 64
@@ -54,7 +54,7 @@ def _scan(arguments: ScanArguments) -> Tensor:
     arguments = replace(arguments, **detached)  # type: ignore[arg-type]
     dtype = arguments.accumulator
     x, dt, B, C = (_in_path_order(arguments, name) for name in ("x", "dt", "B", "C"))
-    dt = _steps(arguments, dt)
+    dt = expand_steps(arguments, dt)
     decay_dt = dt
     if arguments.gap is not None and arguments.gap_dt is not None:
         gap = arguments.gap.to(dtype)[..., None]
@@ -113,15 +113,6 @@ def _read(values: Tensor, rows: Tensor) -> Tensor:
     # Indexing by brackets would be GatherND, which is slower than Gather.
     picked = values.flatten(0, -2).index_select(0, rows.flatten())
     return picked.view(*rows.shape, values.shape[-1])
-
-
-def _steps(arguments: ScanArguments, dt: Tensor) -> Tensor:
-    """Return dt after weight, bias and softplus."""
-    if arguments.dt_weight is not None:
-        dt = torch.einsum("bklr,krd->bkld", dt, arguments.dt_weight.to(dt.dtype))
-    if arguments.dt_bias is not None:
-        dt = dt + arguments.dt_bias.to(dt.dtype)[:, None]
-    return functional.softplus(dt) if arguments.dt_softplus else dt
 
 
 def _recur(A_KDN: Tensor, decay_dt: Tensor, inputs: Tensor, B: Tensor, C: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from cvmh.errors import KernelError, ShapeError
@@ -92,6 +93,15 @@ def check_arguments(arguments: ScanArguments) -> None:
     _check_shapes(arguments, tensors)
     if have_values(tensors):
         _check_values(arguments, tensors)
+
+
+def expand_steps(arguments: ScanArguments, dt: Tensor) -> Tensor:
+    """Return dt (B, K, T, D or R) after weight, bias and softplus, (B, K, T, D) of its dtype."""
+    if arguments.dt_weight is not None:
+        dt = torch.einsum("bklr,krd->bkld", dt, arguments.dt_weight.to(dt.dtype))
+    if arguments.dt_bias is not None:
+        dt = dt + arguments.dt_bias.to(dt.dtype)[:, None]
+    return functional.softplus(dt) if arguments.dt_softplus else dt
 
 
 def accumulator_of(tensors: dict[str, Tensor]) -> torch.dtype:

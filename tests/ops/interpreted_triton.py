@@ -8,7 +8,7 @@ several chunks, which have 8 steps, and several tiles of 16 channels.
 import pytest
 import torch
 
-from cvmh.ops import _triton, order_table, selective_scan
+from cvmh.ops import _triton, aligned_scan, order_table, selective_scan
 from cvmh.ops._operators import FIELDS, FLOATS
 
 
@@ -55,6 +55,23 @@ def test_random_paths_for_each_image_with_gaps_and_padding(make_scan, check):
     check(arguments, "triton")
     y = selective_scan(**arguments, backend="triton", merge=False)
     assert (y[1, 0, [pixel for pixel in range(12) if pixel not in order[1, 0]]] == 0).all()
+
+
+@pytest.mark.parametrize("alignment", ["gap", "delta", "none", "hold"])
+def test_kept_tokens_of_maps_that_keep_more_and_less(make_scan, alignment):
+    arguments = make_scan(3, 4, D=3, N=1, paths="bidirectional", softplus=True)
+    keep = torch.arange(24).view(2, 12) % torch.tensor([[2], [5]]) == 0
+    found = []
+    for backend, dtype in (("triton", torch.float32), ("reference", torch.float64)):
+        floats = {
+            name: arguments[name].to(dtype).requires_grad_()
+            for name in ("x", "dt", "A", "B", "C", "D", "dt_bias")
+        }
+        y = aligned_scan(**arguments | floats, keep=keep, alignment=alignment, backend=backend)
+        found.append([y, *torch.autograd.grad(y.square().sum(), list(floats.values()))])
+    for got, expected in zip(*found, strict=True):
+        error = (got.double() - expected).abs().max()
+        assert error <= 3e-5 * expected.square().mean().sqrt()
 
 
 @pytest.mark.parametrize("rank", [3, 9], ids=["in the kernels", "by a product of matrices"])
