@@ -29,7 +29,7 @@ def command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([*networks, *encoders], indent=1))
         return
-    table = Table("name", "parameters", "GMACs", "scan GFLOPs", "source", "published", box=None)
+    table = Table("name", "parameters", "GMACs", "scan GFLOPs", box=None)
     table.columns[0].no_wrap = True
     for row in networks:
         table.add_row(
@@ -37,11 +37,14 @@ def command(as_json: bool) -> None:
             f"{row['parameters'] / 1e6:.2f} M",
             f"{row['gmacs']:.2f}",
             f"{row['scan_gflops']:.2f}",
-            row["source"],
-            row["published"],
         )
     console = Console()
     console.print(table)
+    console.print()
+    for row in networks:
+        published = f"; published: {row['published']}" if row["published"] else ""
+        line = f"{row['name']}: {row['source']}{published}"
+        console.print(line, soft_wrap=True, highlight=False)
     table = Table("encoder", "M", "GFLOPs", "published: M", "GFLOPs", "top-1", "ADE20K", box=None)
     table.columns[0].no_wrap = True
     for row in encoders:
@@ -85,9 +88,9 @@ def _networks() -> list[dict[str, Any]]:
                 "kind": "network",
                 "name": name,
                 "parameters": cost.parameters,
-                "gmacs": round(cost.macs / 1e9, 3),
-                "scan_gflops": round(cost.scan_flops / 1e9, 3),
-                "gflops": round(cost.flops / 1e9, 3),
+                "gmacs": cost.macs / 1e9,
+                "scan_gflops": cost.scan_flops / 1e9,
+                "gflops": cost.flops / 1e9,
                 "source": preset.source,
                 "published": preset.published,
             }
@@ -114,8 +117,8 @@ def _encoders() -> list[dict[str, Any]]:
                 "name": name,
                 "family": family.name,
                 "parameters": parameters,
-                "gflops": round(cost.flops / 1e9, 3),
-                "scan_gflops": round(cost.scan_flops / 1e9, 3),
+                "gflops": cost.flops / 1e9,
+                "scan_gflops": cost.scan_flops / 1e9,
                 "source": family.source,
                 "licence": family.licence,
                 "published": family.variants[name].published._asdict(),
