@@ -18,6 +18,7 @@ from cvmh.models.cvss import CVSSBlock, Stage
 from cvmh.models.layers import pad_below, to_channels_first, to_channels_last
 from cvmh.models.mfms import FIXED_SIZES, MFMSBlock, MultiFrequencyBranch, MultiScaleBranch
 from cvmh.models.mixer_block import MixerBlock
+from cvmh.models.pruning.grid import WHOLE, Grid
 from cvmh.models.resize import (
     PATCH,
     ConvHead,
@@ -99,36 +100,42 @@ class CVMHUNet(nn.Module):
         """The multiple to which inputs are padded: the patch times 2 per merging, in pixels."""
         return PATCH * 2 ** (NUM_LEVELS - 1)
 
-    def forward(self, image_BCHW: Tensor) -> Tensor:
+    def forward(self, image_BCHW: Tensor, grid: Grid = WHOLE) -> Tensor:
         """Return logits (B, num_classes, H, W) of an image (B, bands, H, W).
 
         Sizes that are no multiple of :attr:`stride` are padded at the bottom and right by
         repeating the border, and the logits cropped.
+
+        Args:
+            image_BCHW: the image.
+            grid: which cells are computed; logits of the others are zero.
         """
         height, width = image_BCHW.shape[-2:]
+        padded = pad_below(image_BCHW, self.stride)
+        x, finer = self.stem(to_channels_first(grid.take(to_channels_last(padded))), grid)
         skips = []
-        x, finer = self.stem(pad_below(image_BCHW, self.stride))
         for level, stage in enumerate(self.encoder):
             skips.append(x)
-            x = stage(x)
+            x = stage(x, grid)
             if level < len(self.merge):
                 x = self.merge[level](x)
         for level, stage in enumerate(self.decoder):
             if level:
                 x = self.expand[level - 1](x)
-            x = stage(x)
-            x = self._fused(level, skips.pop(), x)
-        return self.head(x, finer)[..., :height, :width]
+            x = stage(x, grid)
+            x = self._fused(level, skips.pop(), x, grid)
+        logits = to_channels_last(self.head(x, finer, grid))
+        return to_channels_first(grid.put(logits))[..., :height, :width]
 
-    def _fused(self, level: int, skip_BHWC: Tensor, x_BHWC: Tensor) -> Tensor:
-        fused = self.fuse[level](to_channels_first(skip_BHWC), to_channels_first(x_BHWC))
+    def _fused(self, level: int, skip_BHWC: Tensor, x_BHWC: Tensor, grid: Grid) -> Tensor:
+        fused = self.fuse[level](to_channels_first(skip_BHWC), to_channels_first(x_BHWC), grid)
         return to_channels_last(fused)
 
 
 class AddSkip(nn.Module):
     """Add the encoder's features to the decoder's: the skip of VM-UNet."""
 
-    def forward(self, encoder_BCHW: Tensor, decoder_BCHW: Tensor) -> Tensor:
+    def forward(self, encoder_BCHW: Tensor, decoder_BCHW: Tensor, grid: Grid = WHOLE) -> Tensor:
         """Fuse two maps (B, C, H, W) of the same shape to one."""
         return encoder_BCHW + decoder_BCHW
 
@@ -136,7 +143,7 @@ class AddSkip(nn.Module):
 class NoSkip(nn.Module):
     """Leave the encoder's features out, as VM-UNet does at the first level."""
 
-    def forward(self, encoder_BCHW: Tensor, decoder_BCHW: Tensor) -> Tensor:
+    def forward(self, encoder_BCHW: Tensor, decoder_BCHW: Tensor, grid: Grid = WHOLE) -> Tensor:
         """Return the second of two maps (B, C, H, W)."""
         return decoder_BCHW
 

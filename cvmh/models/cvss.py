@@ -14,6 +14,7 @@ from cvmh.models.layers import (
     to_channels_last,
 )
 from cvmh.models.mixer_block import Layer, MixerBlock
+from cvmh.models.pruning.grid import WHOLE, Grid
 
 
 class ChannelAttention(nn.Module):
@@ -22,15 +23,14 @@ class ChannelAttention(nn.Module):
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
         hidden = max(1, channels // reduction)
-        self.pool = nn.AdaptiveAvgPool2d(1)
         self.squeeze = PointwiseConv(channels, hidden)
         self.activation = nn.ReLU()
         self.excite = PointwiseConv(hidden, channels)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor, grid: Grid = WHOLE) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        weights = self.excite(self.activation(self.squeeze(self.pool(x_BCHW))))
-        return x_BCHW * weights.sigmoid()
+        means = grid.spread(grid.mean(x_BCHW))
+        return x_BCHW * self.excite(self.activation(self.squeeze(means))).sigmoid()
 
 
 class SpatialAttention(nn.Module):
@@ -40,12 +40,12 @@ class SpatialAttention(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor, grid: Grid = WHOLE) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         summary = torch.cat(
             [x_BCHW.mean(dim=1, keepdim=True), x_BCHW.amax(dim=1, keepdim=True)], dim=1
         )
-        return x_BCHW * self.conv(summary).sigmoid()
+        return x_BCHW * grid.convolve(self.conv, summary).sigmoid()
 
 
 class EFFN(nn.Module):
@@ -63,10 +63,11 @@ class EFFN(nn.Module):
             PointwiseConv(hidden, channels, bias=False), nn.BatchNorm2d(channels)
         )
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor, grid: Grid = WHOLE) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        x_BCHW = self.reduce(x_BCHW)
-        return self.expand(self.fine(x_BCHW) + self.coarse(x_BCHW))
+        x_BCHW = grid.run(self.reduce, x_BCHW)
+        scales = grid.run(self.fine, x_BCHW) + grid.run(self.coarse, x_BCHW)
+        return grid.run(self.expand, scales)
 
 
 class CVSSBlock(nn.Module):
@@ -91,15 +92,16 @@ class CVSSBlock(nn.Module):
         self.ffn = EFFN(channels)
         self.drop = StochasticDepth(drop_path)
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H, W, C)."""
+    def forward(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C); the grid says which tokens these are."""
         x_BCHW = to_channels_first(x_BHWC)
-        everywhere = self.channel_attention(to_channels_first(self.scan(x_BHWC)))
-        nearby = self.spatial_attention(self.local(x_BCHW))
-        fused = self.fuse_pointwise(self.fuse_depthwise(everywhere + nearby))
-        fused = self.project(self.fuse_norm(to_channels_last(fused)))
+        scanned = to_channels_first(self.scan(x_BHWC, grid))
+        everywhere = self.channel_attention(scanned, grid)
+        nearby = self.spatial_attention(grid.run(self.local, x_BCHW), grid)
+        fused = grid.convolve(self.fuse_depthwise, everywhere + nearby)
+        fused = self.project(self.fuse_norm(to_channels_last(self.fuse_pointwise(fused))))
         x_BHWC = x_BHWC + self.drop(fused)
-        return x_BHWC + self.drop(to_channels_last(self.ffn(to_channels_first(x_BHWC))))
+        return x_BHWC + self.drop(to_channels_last(self.ffn(to_channels_first(x_BHWC), grid)))
 
 
 class Stage(nn.Module):
@@ -110,11 +112,11 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.residual_wrap = residual_wrap
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H, W, C)."""
+    def forward(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C); the grid says which tokens these are."""
         start = x_BHWC
         for index, block in enumerate(self.blocks):
-            x_BHWC = block(x_BHWC)
+            x_BHWC = block(x_BHWC, grid)
             if index % 2 and self.residual_wrap:
                 x_BHWC = start = start + x_BHWC
         return x_BHWC

@@ -6,6 +6,7 @@ B batch, C channels, H W map.
 from torch import Tensor, nn
 
 from cvmh.models.layers import to_channels_first, to_channels_last
+from cvmh.models.pruning.grid import WHOLE, Grid
 
 
 class FeedForward(nn.Module):
@@ -25,9 +26,9 @@ class FeedForward(nn.Module):
         self.activation = nn.GELU()
         self.narrow = nn.Linear(inner, channels)
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H, W, C)."""
+    def forward(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C); the grid says which tokens these are."""
         x_BHWC = self.widen(x_BHWC)
         if self.conv is not None:
-            x_BHWC = to_channels_last(self.conv(to_channels_first(x_BHWC)))
+            x_BHWC = to_channels_last(grid.convolve(self.conv, to_channels_first(x_BHWC)))
         return self.narrow(self.activation(x_BHWC))

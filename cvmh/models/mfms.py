@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cvmh.models.layers import PointwiseConv
+from cvmh.models.pruning.grid import WHOLE, Grid
 from cvmh.ops.dct import dct_basis, top_frequencies
 
 # FcaNet's map sizes at strides 4, 8, 16 and 32 of a 224-pixel image, for dct_size="fixed".
@@ -85,29 +86,31 @@ class MultiFrequencyBranch(nn.Module):
         self.num_frequencies, self.fixed_size = num_frequencies, fixed_size
         self.orthonormal = orthonormal
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, 1, 1)."""
+    def forward(self, x_BCHW: Tensor, grid: Grid = WHOLE) -> Tensor:
+        """Map (B, C, H, W) to (B, C)."""
         if self.fixed_size is not None:
             x_BCHW = functional.adaptive_avg_pool2d(x_BCHW, self.fixed_size)
-        height, width = x_BCHW.shape[-2:]
+        height, width = grid.size_of(x_BCHW)
         frequencies = top_frequencies(self.num_frequencies, height, width)
         basis_KHW = dct_basis(frequencies, height, width, orthonormal=self.orthonormal)
-        pooled = pool_under_bases(x_BCHW, basis_KHW.to(x_BCHW.device))
+        pooled = pool_under_bases(x_BCHW, basis_KHW.to(x_BCHW.device), grid)
         last = len(self.mixers) - 1
         mixed = [self.mixers[min(i, last)](vector) for i, vector in enumerate(pooled)]
-        return torch.stack(mixed).sum(0)[:, :, None, None]
+        return torch.stack(mixed).sum(0)
 
 
-def pool_under_bases(x_BCHW: Tensor, basis_KHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def pool_under_bases(
+    x_BCHW: Tensor, basis_KHW: Tensor, grid: Grid = WHOLE
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean, maximum and minimum over H W of ``x basis_k``, averaged over k: (B, C) each."""
     # The mean is linear in the basis, so all K means are one product with the summed basis.
-    mean = (x_BCHW * basis_KHW.mean(0)).mean((2, 3))
+    mean = grid.mean(x_BCHW * grid.cut(basis_KHW.mean(0)))
     high = torch.zeros_like(mean)
     low = torch.zeros_like(mean)
     for basis_HW in basis_KHW:
-        product = x_BCHW * basis_HW
-        high = high + product.amax((2, 3))
-        low = low + product.amin((2, 3))
+        product = x_BCHW * grid.cut(basis_HW)
+        high = high + grid.highest(product)
+        low = low + grid.lowest(product)
     return mean, high / len(basis_KHW), low / len(basis_KHW)
 
 
@@ -116,12 +119,11 @@ class MultiScaleBranch(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
         self.pointwise = PointwiseBranch(channels)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, 1, 1)."""
-        return self.pointwise(self.pool(x_BCHW))
+    def forward(self, x_BCHW: Tensor, grid: Grid = WHOLE) -> Tensor:
+        """Map (B, C, H, W) to (B, C)."""
+        return self.pointwise(grid.mean(x_BCHW)[:, :, None, None])[:, :, 0, 0]
 
 
 class MFMSBlock(nn.Module):
@@ -135,8 +137,9 @@ class MFMSBlock(nn.Module):
         self.global_branch = global_branch
         self.local_branch = PointwiseBranch(channels)
 
-    def forward(self, encoder_BCHW: Tensor, decoder_BCHW: Tensor) -> Tensor:
+    def forward(self, encoder_BCHW: Tensor, decoder_BCHW: Tensor, grid: Grid = WHOLE) -> Tensor:
         """Fuse two maps (B, C, H, W) of the same shape to one."""
         both = encoder_BCHW + decoder_BCHW
-        gate = (self.global_branch(both) + self.local_branch(both)).sigmoid()
+        everywhere = grid.spread(self.global_branch(both, grid))
+        gate = (everywhere + grid.run(self.local_branch, both)).sigmoid()
         return torch.lerp(decoder_BCHW, encoder_BCHW, gate)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from cvmh.models.layers import StochasticDepth, to_channels_first, to_channels_last
+from cvmh.models.pruning.grid import WHOLE, Grid
 
 Layer = Callable[[int], nn.Module]
 
@@ -49,21 +50,25 @@ class MixerBlock(nn.Module):
         self.ffn_norm = nn.LayerNorm(channels, eps=ffn_eps) if ffn else None
         self.ffn = ffn(channels) if ffn else None
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H, W, C)."""
-        x_BHWC = _placed(x_BHWC, self.mixer_position)
-        x_BHWC = x_BHWC + self.drop(self.mixer(self.norm(x_BHWC)))
+    def forward(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C); the grid says which tokens these are.
+
+        Grids but the whole map are for those mixers and feed-forward layers that know of them.
+        """
+        where = () if grid is WHOLE else (grid,)
+        x_BHWC = _placed(x_BHWC, self.mixer_position, grid)
+        x_BHWC = x_BHWC + self.drop(self.mixer(self.norm(x_BHWC), *where))
         if self.ffn is None or self.ffn_norm is None:
             return x_BHWC
-        x_BHWC = _placed(x_BHWC, self.ffn_position)
-        return x_BHWC + self.drop(self.ffn(self.ffn_norm(x_BHWC)))
+        x_BHWC = _placed(x_BHWC, self.ffn_position, grid)
+        return x_BHWC + self.drop(self.ffn(self.ffn_norm(x_BHWC), *where))
 
 
 def _position(channels: int) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
 
 
-def _placed(x_BHWC: Tensor, position: nn.Conv2d | None) -> Tensor:
+def _placed(x_BHWC: Tensor, position: nn.Conv2d | None, grid: Grid) -> Tensor:
     if position is None:
         return x_BHWC
-    return x_BHWC + to_channels_last(position(to_channels_first(x_BHWC)))
+    return x_BHWC + to_channels_last(grid.convolve(position, to_channels_first(x_BHWC)))

@@ -13,6 +13,7 @@ from cvmh.models.layers import (
     to_channels_first,
     to_channels_last,
 )
+from cvmh.models.pruning.grid import WHOLE, Grid
 
 # Pixels along each side of what a stem makes one token of.
 PATCH = 4
@@ -28,7 +29,7 @@ class PatchStem(nn.Module):
         self.project = nn.Conv2d(bands, channels, PATCH, stride=PATCH)
         self.norm = nn.LayerNorm(channels)
 
-    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Finer]:
+    def forward(self, x_BCHW: Tensor, grid: Grid = WHOLE) -> tuple[Tensor, Finer]:
         """Map (B, bands, H, W) to (B, H / 4, W / 4, C); there are no finer maps."""
         return self.norm(to_channels_last(self.project(x_BCHW))), ()
 
@@ -83,7 +84,7 @@ class ProjectionHead(nn.Module):
         self.expand = PatchExpanding(channels, channels // PATCH, PATCH)
         self.classify = PointwiseConv(channels // PATCH, num_classes)
 
-    def forward(self, x_BHWC: Tensor, finer: Finer) -> Tensor:
+    def forward(self, x_BHWC: Tensor, finer: Finer, grid: Grid = WHOLE) -> Tensor:
         """Map (B, H, W, C) to (B, num_classes, 4 H, 4 W)."""
         batch, height, width, _ = x_BHWC.shape
         # Classified before they are put in place, because logits are fewer than channels.
@@ -107,11 +108,12 @@ class ConvStem(nn.Module):
         self.project = nn.Conv2d(widths[1], channels, 3, stride=2, padding=1)
         self.norm = nn.LayerNorm(channels)
 
-    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Finer]:
+    def forward(self, x_BCHW: Tensor, grid: Grid = WHOLE) -> tuple[Tensor, Finer]:
         """Map (B, bands, H, W) to (B, H / 4, W / 4, C), and its maps at full and half size."""
-        full = self.at_full(x_BCHW.contiguous(memory_format=torch.channels_last))
-        half = self.at_half(full)
-        return self.norm(to_channels_last(self.project(half))), (full, half)
+        full = grid.run(self.at_full, x_BCHW.contiguous(memory_format=torch.channels_last))
+        half = grid.run(self.at_half, full)
+        tokens = grid.convolve(self.project, half)
+        return self.norm(to_channels_last(tokens)), (full, half)
 
 
 class ConvHead(nn.Module):
@@ -126,9 +128,10 @@ class ConvHead(nn.Module):
         self.at_full = conv_norm_relu(2 * full, full)
         self.classify = PointwiseConv(full, num_classes)
 
-    def forward(self, x_BHWC: Tensor, finer: Finer) -> Tensor:
+    def forward(self, x_BHWC: Tensor, finer: Finer, grid: Grid = WHOLE) -> Tensor:
         """Map (B, H, W, C) and the maps of a :class:`ConvStem` to (B, num_classes, 4 H, 4 W)."""
         full, half = finer
-        half = self.at_half(torch.cat([to_channels_first(self.expand_half(x_BHWC)), half], dim=1))
-        upper = self.expand_full(to_channels_last(half))
-        return self.classify(self.at_full(torch.cat([to_channels_first(upper), full], dim=1)))
+        upper = to_channels_first(self.expand_half(x_BHWC))
+        half = grid.run(self.at_half, torch.cat([upper, half], dim=1))
+        upper = to_channels_first(self.expand_full(to_channels_last(half)))
+        return self.classify(grid.run(self.at_full, torch.cat([upper, full], dim=1)))

@@ -5,17 +5,16 @@ path, R rank of dt.
 """
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cvmh.models.layers import WideNorm
+from cvmh.models.layers import WideNorm, to_channels_first, to_channels_last
+from cvmh.models.pruning.grid import WHOLE, Grid, LineOrder
 from cvmh.ops import selective_scan
 from cvmh.ops.traversal import inverse_table, order_table, step_directions
 
-LineOrder = Literal["natural", "figure"]
 # A path starts, or goes right, left, up or down.
 NUM_DIRECTIONS = 5
 # Delta starts log-uniform between these, never below the floor (as in VMamba).
@@ -111,24 +110,24 @@ class SS2D(nn.Module):
         self.out_norm = WideNorm(inner) if has_norm else nn.Identity()
         self.out_proj = nn.Linear(inner, channels, bias=proj_bias)
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H, W, C)."""
+    def forward(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C); the grid says which tokens these are."""
         signal, *gate = self.in_proj(x_BHWC).chunk(1 + self.is_gated, dim=-1)
-        signal = self.conv(signal.permute(0, 3, 1, 2))
+        signal = to_channels_last(grid.convolve(self.conv, to_channels_first(signal)))
         if self.is_causal:
             # It was padded on both sides.
-            signal = signal[..., : x_BHWC.shape[2]]
-        signal = signal.permute(0, 2, 3, 1)
-        mixed = self.out_norm(self._scan(functional.silu(signal))).to(signal.dtype)
+            signal = signal[..., : x_BHWC.shape[2], :]
+        scanned = self._scan(grid.blank(functional.silu(signal)), grid)
+        mixed = self.out_norm(scanned).to(signal.dtype)
         if self.is_gated:
             mixed = mixed * functional.silu(gate[0])
         return self.out_proj(mixed)
 
-    def _scan(self, x_BHWD: Tensor) -> Tensor:
-        batch, height, width, inner = x_BHWD.shape
-        x_BLD = x_BHWD.reshape(batch, height * width, inner)
-        order = self._order(height, width, x_BLD.device)
-        num_paths = order.shape[0]
+    def _scan(self, x_BHWD: Tensor, grid: Grid) -> Tensor:
+        x_BLD = grid.flatten(x_BHWD)
+        batch, _, inner = x_BLD.shape
+        order, gap = grid.paths(self.paths, self.line_order, x_BHWD)
+        num_paths = order.shape[-2]
         num_sets, parts, _ = self.x_proj_weight.shape
         projected = functional.linear(x_BLD, self.x_proj_weight.view(-1, inner))
         projected = projected.view(batch, -1, num_sets, parts).transpose(1, 2)
@@ -137,9 +136,8 @@ class SS2D(nn.Module):
             projected = _at_steps(projected, order)
         dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         if self.direction_weight is not None:
-            came = step_directions(order, width)
-            B = B + _at_steps(self.direction_weight[came][None], order)
-        dt_bias = 2 * self.dt_bias if self.double_dt_bias else self.dt_bias
+            B = B + grid.at_tokens(self._direction_terms(grid, x_BHWD), x_BHWD)
+        dt_bias = (2 * self.dt_bias if self.double_dt_bias else self.dt_bias).expand(num_paths, -1)
         y_BLD = selective_scan(
             x_BLD,
             dt,
@@ -148,14 +146,24 @@ class SS2D(nn.Module):
             C,
             self.D.expand(num_paths, -1),
             order=order,
-            dt_bias=dt_bias.expand(num_paths, -1),
+            gap=gap,
+            # The step of a zero token, whose projections are zero.
+            gap_dt=None if gap is None else functional.softplus(dt_bias),
+            dt_bias=dt_bias,
             dt_softplus=True,
             dt_weight=self.dt_weight.expand(num_paths, -1, -1),
         )
-        return y_BLD.view(batch, height, width, inner)
+        return y_BLD.view(x_BHWD.shape)
 
-    def _order(self, height: int, width: int, device: torch.device) -> Tensor:
-        return order_table(self.paths, height, width, line_order=self.line_order, device=device)
+    def _direction_terms(self, grid: Grid, x_BHWD: Tensor) -> Tensor:
+        """Return what B gets at each pixel of the whole map, (K, L, N)."""
+        height, width = grid.size_of(to_channels_first(x_BHWD))
+        order = order_table(
+            self.paths, height, width, line_order=self.line_order, device=x_BHWD.device
+        )
+        assert self.direction_weight is not None
+        came = step_directions(order, width)
+        return _at_steps(self.direction_weight[came][None], order)[0]
 
     @staticmethod
     def _wide(tensor: Tensor) -> Tensor:

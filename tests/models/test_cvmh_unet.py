@@ -145,7 +145,7 @@ def test_stochastic_depth_rises_in_a_line_to_the_deepest_block_of_the_encoder_an
 
 def test_two_blocks_are_wrapped_by_one_more_residual():
     class Double(torch.nn.Module):
-        def forward(self, x):
+        def forward(self, x, grid):
             return 2 * x
 
     x = torch.randn(1, 4, 4, 8)
