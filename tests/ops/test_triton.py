@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cvmh.errors import KernelError
-from cvmh.ops import order_table, selective_scan
+from cvmh.ops import kept_tables, order_table, selective_scan
 from cvmh.ops._triton_plan import TABLES, Tile, choose_tile, pair_paths
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
@@ -139,6 +139,21 @@ def test_on_a_gpu_results_are_those_of_torch(make_scan, run, assert_close, scan,
     arguments = on_gpu(make_scan(*size, **options))
     expected = run(arguments, backend="torch", dtype=torch.float64, merge=merge)
     assert_close(run(arguments, backend="triton", merge=merge), expected)
+
+
+@needs_cuda
+@needs_triton
+@pytest.mark.gpu
+def test_on_a_gpu_tables_of_kept_tokens_are_scanned_as_by_torch(make_scan, run, assert_close):
+    keep = torch.rand(2, 61 * 47, generator=torch.Generator().manual_seed(0)).cuda()
+    keep = keep < torch.tensor([[0.3], [0.8]], device="cuda")
+    pixels = torch.arange(61 * 47, device="cuda").expand_as(keep)
+    order = order_table("snake", 61, 47, device="cuda")
+    tables = kept_tables(order, keep, size=61 * 47, place=pixels)
+    arguments = make_scan(61, 47, D=96, N=1, paths="snake", softplus=True, rank=6, gaps=True)
+    arguments = on_gpu(arguments) | {"order": tables.order, "gap": tables.gap}
+    expected = run(arguments, backend="torch", dtype=torch.float64)
+    assert_close(run(arguments, backend="triton"), expected)
 
 
 @needs_cuda
