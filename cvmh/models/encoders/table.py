@@ -35,7 +35,7 @@ def create_encoder(name: str, *, bands: int = 3, **settings: Any) -> Encoder:
         ConfigError: the name or a setting is unknown; the message names the nearest right one.
     """
     if name not in ENCODERS:
-        close = difflib.get_close_matches(name, ENCODERS, n=1)
+        close = difflib.get_close_matches(name.strip().lower(), ENCODERS, n=1)
         hint = f"did you mean '{close[0]}'?" if close else "known: " + ", ".join(ENCODERS)
         raise ConfigError(f"there is no encoder '{name}'; {hint}")
     family = ENCODERS[name]

@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from cvmh.errors import WeightsError
 
@@ -106,6 +105,11 @@ CATALOGUE: Mapping[str, PublishedFile] = {
 }
 
 
+def is_published(name: str) -> bool:
+    """Return whether the catalogue has a name, or a file of that name."""
+    return name in CATALOGUE or any(name == published.file for published in CATALOGUE.values())
+
+
 def look_up(name: str) -> PublishedFile:
     """Return a published file by its name in the catalogue, or by that of the file.
 
@@ -113,7 +117,7 @@ def look_up(name: str) -> PublishedFile:
         WeightsError: the catalogue has no such name; the message names the nearest right one.
     """
     by_file = {published.file: published for published in CATALOGUE.values()}
-    if name in CATALOGUE or name in by_file:
+    if is_published(name):
         return CATALOGUE.get(name) or by_file[name]
     is_address = "://" in name
     # Of an address its end may be the name of a file.
@@ -122,8 +126,6 @@ def look_up(name: str) -> PublishedFile:
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(CATALOGUE)}"
     if is_address:
         what = f"weights are a file or a name, got the address {name}; fetch it and give the file"
-    elif Path(name).expanduser().is_dir():
-        what = f"'{name}' is a folder; give a file in it"
     else:
         what = f"there is no file '{name}', and no published weights of that name"
     raise WeightsError(f"{what}; {hint}")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cvmh.errors import OutputError, WeightsError
 from cvmh.files import cache_folder, digest, lock, make_folder, write_complete
-from cvmh.models.weights.catalogue import PublishedFile, look_up
+from cvmh.models.weights.catalogue import PublishedFile, is_published, look_up
 from cvmh.models.weights.fetching import by_hand, fetch
 from cvmh.models.weights.reading import read_weights
 from cvmh.models.weights.table import detect_variant
@@ -55,10 +55,12 @@ def find_weights(
         WeightsError: there is no such file or name, it is of another encoder, has changed, or
             cannot be fetched, or may not be.
     """
-    path = Path(file_or_name).expanduser()
-    # A folder may have the name of weights, a run's for instance.
-    if path.is_file():
+    path, is_file, is_folder = _look_at(file_or_name)
+    if is_file:
         return Found(path, None)
+    # A folder may have the name of weights, a run's for instance.
+    if is_folder and not is_published(file_or_name):
+        raise WeightsError(f"weights '{file_or_name}' are a folder; give a file in it, or a name")
     published = look_up(file_or_name)
     if variants and published.variant not in variants:
         raise WeightsError(
@@ -72,6 +74,17 @@ def find_weights(
         _refuse_offline(published, target, offline=offline)
         _fetch(target, published, progress)
     return Found(target, published)
+
+
+def _look_at(file_or_name: str) -> tuple[Path, bool, bool]:
+    """Return a path, whether it is a file, and whether it is a folder."""
+    try:
+        path = Path(file_or_name).expanduser()
+        return path, path.is_file(), path.is_dir()
+    # The home of nobody, a name that no disk can have, or a folder that may not be looked into.
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WeightsError(f"weights '{file_or_name}' cannot be looked for ({reason})") from error
 
 
 def _fetch(target: Path, published: PublishedFile, progress: Progress) -> None:

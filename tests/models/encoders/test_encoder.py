@@ -14,9 +14,10 @@ def test_maps_that_an_encoder_cannot_return_in_order_are_refused(indices):
         Encoder(bands=3, widths=(1, 2, 3, 4), strides=(4, 8, 16, 32), out_indices=indices)
 
 
-def test_a_wrong_name_is_told_with_the_right_one():
+@pytest.mark.parametrize("name", ["groupmamba_tny", "GroupMamba_Tiny", "cvmh-groupmamba_tiny"])
+def test_a_wrong_name_is_told_with_the_right_one(name):
     with pytest.raises(ConfigError, match="did you mean 'groupmamba_tiny'"):
-        create_encoder("groupmamba_tny")
+        create_encoder(name)
 
 
 def test_a_wrong_setting_is_told_by_its_name():

@@ -150,13 +150,19 @@ def test_an_unknown_name_names_the_nearest(folder):
 
 
 def test_a_folder_or_an_address_in_place_of_a_file_is_told(folder, tmp_path):
-    with pytest.raises(WeightsError, match=r"^'.*' is a folder; give a file in it; known: vmamba"):
+    with pytest.raises(WeightsError, match=r"^weights '.*' are a folder; give a file in it"):
         find_weights(str(tmp_path))
     with pytest.raises(WeightsError, match=r"the address https://a\.b/x\.bin; .*known: vmamba"):
         find_weights("https://a.b/x.bin")
     with pytest.raises(WeightsError, match=r"did you mean 'vssd_micro_best\.pth'\?$"):
         find_weights("https://huggingface.co/YuhengSSS/VSSD/resolve/main/vssd_micro_best.pth")
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/w.pth", "w" * 300])
+def test_a_path_that_no_disk_can_have_is_told(folder, name):
+    with pytest.raises(WeightsError, match=rf"^weights '{name}' cannot be looked for \(.+\)$"):
+        find_weights(name)
 
 
 def test_damaged_checksums_are_told(folder, served):
