@@ -15,7 +15,8 @@ from torch.utils.flop_counter import flop_registry
 
 # Defines the operators of scans.
 import cvmh.ops  # noqa: F401
-from cvmh.models.mfms import MultiFrequencyBranch
+from cvmh.models.cvss import ChannelAttention
+from cvmh.models.mfms import MultiFrequencyBranch, MultiScaleBranch
 
 CountMacs = Callable[[Any, tuple[Tensor, ...], Tensor], int]
 NORMS = (nn.BatchNorm2d, nn.LayerNorm)
@@ -54,6 +55,8 @@ def count_cost(network: nn.Module, *, height: int, width: int, bands: int) -> Co
     leaves = [module for module in network.modules() if not list(module.children())]
     watched: dict[nn.Module, CountMacs] = dict.fromkeys(leaves, _leaf_macs)
     watched |= {m: _pooling_macs for m in network.modules() if isinstance(m, MultiFrequencyBranch)}
+    averaging = (ChannelAttention, MultiScaleBranch)
+    watched |= {m: _averaging_macs for m in network.modules() if isinstance(m, averaging)}
     macs = 0
 
     def count(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -135,3 +138,9 @@ def _leaf_macs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) ->
 def _pooling_macs(module: MultiFrequencyBranch, inputs: tuple[Tensor, ...], output: Tensor) -> int:
     # The K poolings under the bases are functions here, modules in the counted originals.
     return module.num_frequencies * inputs[0].numel()
+
+
+def _averaging_macs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> int:
+    # So is the average over a map, which may be one of kept cells only.
+    tiles, channels = inputs[0].shape[:2]
+    return inputs[0].numel() + tiles * channels
