@@ -104,14 +104,15 @@ def pool_under_bases(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean, maximum and minimum over H W of ``x basis_k``, averaged over k: (B, C) each."""
     # The mean is linear in the basis, so all K means are one product with the summed basis.
-    mean = grid.mean(x_BCHW * grid.cut(basis_KHW.mean(0)))
+    average, *bases = grid.cut(torch.cat([basis_KHW.mean(0, keepdim=True), basis_KHW]))
+    mean = grid.mean(x_BCHW * average)
     high = torch.zeros_like(mean)
     low = torch.zeros_like(mean)
-    for basis_HW in basis_KHW:
-        product = x_BCHW * grid.cut(basis_HW)
+    for basis in bases:
+        product = x_BCHW * basis
         high = high + grid.highest(product)
         low = low + grid.lowest(product)
-    return mean, high / len(basis_KHW), low / len(basis_KHW)
+    return mean, high / len(bases), low / len(bases)
 
 
 class MultiScaleBranch(nn.Module):

@@ -4,8 +4,8 @@ B tiles, M cells of each in memory, N = B M cells, S tokens along a cell's side,
 H W whole map, G cells along a side of it, D inner channels, K paths, L = M S S tokens of a tile.
 """
 
-from functools import cached_property, lru_cache
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,21 @@ from cvmh.models.layers import to_channels_first, to_channels_last
 from cvmh.models.pruning.grid import Grid, LineOrder, Paths, batch_norm_of
 from cvmh.ops.traversal import kept_tables, order_table
 
-# Cells of fewer tokens than this along a side are convolved as a whole map: their borders would
-# be most of the work.
-SMALLEST_SIDE = 8
-# Rows down and columns to the right of the cells around one.
-_AROUND = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
 Alignment = Literal["gap", "none"]
+
+
+class _Rows(NamedTuple):
+    """Rows of kept tokens in whole maps (B H W), and in cells (N S S)."""
+
+    whole: Tensor
+    here: Tensor
+
+
+class _Border(NamedTuple):
+    """Rows of tokens around cells, among those of cells with a border, and where they come from."""
+
+    target: Tensor
+    source: Tensor
 
 
 class CellGrid(Grid):
@@ -56,8 +65,10 @@ class CellGrid(Grid):
         # Of all that is kept: the tile, the cell, and the place among all N.
         self._tile, self._cell = is_kept.nonzero(as_tuple=True)
         self._place = self._tile * self.num_cells + self.place_BG[self._tile, self._cell]
-        self._is_full = len(self._place) == len(active_BGG) * self.num_cells
+        self._is_full = len(self._place) == len(active_BGG) * self.num_cells > 0
         self._tables: dict[tuple[str, str, int], Paths] = {}
+        self._row_tables: dict[int, _Rows] = {}
+        self._border_tables: dict[tuple[int, int], _Border] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -74,39 +85,38 @@ class CellGrid(Grid):
     def take(self, x_BHWC: Tensor, outer: Grid | None = None) -> Tensor:
         """Return the kept tokens of whole maps, or of those on an outer grid: (N, S, S, C)."""
         if isinstance(outer, CellGrid):
-            kept = x_BHWC[outer._places_of(self)]
+            kept = x_BHWC.index_select(0, outer._places_of(self))
         else:
-            kept = self._as_cells(x_BHWC)[self._index]
+            side = x_BHWC.shape[1] // self.rows
+            rows = x_BHWC.reshape(-1, x_BHWC.shape[-1]).index_select(0, self._rows(side).whole)
+            kept = rows.view(-1, side, side, x_BHWC.shape[-1])
         if self._is_full:
             return kept
-        padded = kept.new_zeros(len(self.active_BGG) * self.num_cells, *kept.shape[1:])
-        return padded.index_copy(0, self._place, kept)
+        return kept.new_zeros(self._num_places, *kept.shape[1:]).index_copy(0, self._place, kept)
 
     def put(
         self, x_NHWC: Tensor, into_BHWC: Tensor | None = None, outer: Grid | None = None
     ) -> Tensor:
         """Return whole maps, or such on an outer grid, with these tokens; the rest is as given."""
-        kept = x_NHWC if self._is_full else x_NHWC[self._place]
         if isinstance(outer, CellGrid):
             assert into_BHWC is not None, "maps on cells are put into others"
+            kept = x_NHWC if self._is_full else x_NHWC.index_select(0, self._place)
             return into_BHWC.index_copy(0, outer._places_of(self), kept)
-        if into_BHWC is None:
-            side, channels = x_NHWC.shape[1], x_NHWC.shape[-1]
-            shape = len(self.active_BGG), self.rows * side, self.columns * side, channels
-            maps = x_NHWC.new_zeros(shape)
-        else:
-            maps = into_BHWC.clone()
-        self._as_cells(maps)[self._index] = kept
-        return maps
+        _, side, _, channels = x_NHWC.shape
+        table, rows = self._rows(side), x_NHWC.reshape(-1, channels)
+        if not self._is_full:
+            rows = rows.index_select(0, table.here)
+        shape = len(self.active_BGG), self.rows * side, self.columns * side, channels
+        if into_BHWC is not None:
+            return into_BHWC.reshape(-1, channels).index_copy(0, table.whole, rows).view(shape)
+        maps = x_NHWC.new_zeros(shape)
+        return maps.view(-1, channels).index_copy_(0, table.whole, rows).view(shape)
 
     def convolve(self, conv: nn.Conv2d, x_NCHW: Tensor) -> Tensor:
         """Map (N, C, S, S) by a convolution that sees zeros at pruned tokens."""
         if conv.kernel_size == (1, 1):
             return conv(x_NCHW)
         x_NSSC = to_channels_last(x_NCHW)
-        if x_NSSC.shape[1] < SMALLEST_SIDE:
-            whole = conv(to_channels_first(self.put(x_NSSC)))
-            return to_channels_first(self.take(to_channels_last(whole)))
         assert isinstance(conv.padding[0], int)
         bordered = to_channels_first(self._with_border(x_NSSC, conv.padding[0]))
         return functional.conv2d(
@@ -121,33 +131,34 @@ class CellGrid(Grid):
 
     def mean(self, x_NCHW: Tensor) -> Tensor:
         """Return the mean over the kept tokens of each tile, zero where there are none: (B, C)."""
-        x_NCHW = self._filled(x_NCHW, 0.0)
-        sums = self._by_tile(x_NCHW.sum((2, 3))).sum(1)
+        if self._is_full:
+            return self._by_tile(x_NCHW).mean((1, 3, 4))
+        sums = self._by_tile(self._filled(x_NCHW, 0.0)).sum((1, 3, 4))
         tokens = self.active_BGG.flatten(1).sum(1) * x_NCHW.shape[-1] ** 2
         return sums / tokens.clamp(min=1)[:, None]
 
     def highest(self, x_NCHW: Tensor) -> Tensor:
         """Return the maximum over the kept tokens of each tile, zero where there are none."""
-        found = self._filled(x_NCHW, -torch.inf).amax((2, 3))
-        return self._extreme(self._by_tile(found).amax(1))
+        return self._extreme(self._by_tile(self._filled(x_NCHW, -torch.inf)).amax((1, 3, 4)))
 
     def lowest(self, x_NCHW: Tensor) -> Tensor:
         """Return the minimum over the kept tokens of each tile, zero where there are none."""
-        found = self._filled(x_NCHW, torch.inf).amin((2, 3))
-        return self._extreme(self._by_tile(found).amin(1))
+        return self._extreme(self._by_tile(self._filled(x_NCHW, torch.inf)).amin((1, 3, 4)))
 
     def spread(self, vectors_BC: Tensor) -> Tensor:
-        """Return the vector of its tile beside each cell: (N, C, 1, 1)."""
-        return vectors_BC.repeat_interleave(self.num_cells, 0)[:, :, None, None]
+        """Return the vector of its tile beside each cell: (N, C, 1, 1), or one for all."""
+        if len(vectors_BC) > 1:
+            vectors_BC = vectors_BC.repeat_interleave(self.num_cells, 0)
+        return vectors_BC[:, :, None, None]
 
     def size_of(self, x_NCHW: Tensor) -> tuple[int, int]:
         """Return height and width of the whole map that these cells are of."""
         return self.rows * x_NCHW.shape[-2], self.columns * x_NCHW.shape[-1]
 
-    def cut(self, map_HW: Tensor) -> Tensor:
-        """Return a map that all tiles share at their tokens: (N, 1, S, S)."""
-        tiles = map_HW[None, :, :, None].expand(len(self.active_BGG), -1, -1, -1)
-        return to_channels_first(self.take(tiles))
+    def cut(self, maps_KHW: Tensor) -> Tensor:
+        """Return maps that all tiles share at their tokens: (K, N, 1, S, S)."""
+        tiles = maps_KHW.permute(1, 2, 0)[None].expand(len(self.active_BGG), -1, -1, -1)
+        return self.take(tiles).permute(3, 0, 1, 2).contiguous()[:, :, None]
 
     def flatten(self, x_NHWD: Tensor) -> Tensor:
         """Return the tokens of each tile in a row, cell after cell: (B, L, D)."""
@@ -162,7 +173,9 @@ class CellGrid(Grid):
             order = order_table(name, height, width, line_order=line_order, device=x_NHWD.device)
             place = self._place_of_tokens(side)
             size = self.num_cells * side**2
-            table = kept_tables(order, place >= 0, size=size, place=place)
+            # Tables of inference mode would be checked at each scan anew.
+            with torch.inference_mode(False):
+                table = kept_tables(order, place >= 0, size=size, place=place)
             self._tables[key] = Paths(table.order, table.gap if self.alignment == "gap" else None)
         return self._tables[key]
 
@@ -175,13 +188,8 @@ class CellGrid(Grid):
         return tokens.unflatten(-1, (values_KLN.shape[0], -1)).transpose(1, 2)
 
     @property
-    def _index(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self._tile, self._cell // self.columns, self._cell % self.columns
-
-    def _as_cells(self, maps_BHWC: Tensor) -> Tensor:
-        """View maps as cells: (B, rows, columns, S, S, C)."""
-        cells = maps_BHWC.unflatten(2, (self.columns, -1)).unflatten(1, (self.rows, -1))
-        return cells.transpose(2, 3)
+    def _num_places(self) -> int:
+        return len(self.active_BGG) * self.num_cells
 
     def _places_of(self, inner: "CellGrid") -> Tensor:
         """Return where the kept cells of a grid inside this one are here, among all N."""
@@ -194,39 +202,59 @@ class CellGrid(Grid):
         place = self.place_BG[:, cell]
         return torch.where(place < 0, -1, place * side**2 + inside)
 
+    def _rows(self, side: int) -> "_Rows":
+        """Return where the kept tokens are in whole maps, and here, as rows of channels."""
+        if side not in self._row_tables:
+            cell, inside = _tokens_of(self.rows, self.columns, side, self.place_BG.device)
+            first = self._tile * cell.numel()
+            # The tokens of each cell, row by row.
+            of_cell = torch.empty_like(cell).index_copy_(
+                0, cell * side**2 + inside, torch.arange(cell.numel(), device=cell.device)
+            )
+            tokens = of_cell.view(-1, side**2)[self._cell] + first[:, None]
+            numbers = torch.arange(side**2, device=cell.device)
+            here = self._place[:, None] * side**2 + numbers
+            self._row_tables[side] = _Rows(tokens.flatten(), here.flatten())
+        return self._row_tables[side]
+
     def _with_border(self, x_NSSC: Tensor, border: int) -> Tensor:
-        """Return cells with what their neighbours have beside them, zeros where none is kept."""
-        side = x_NSSC.shape[1]
+        """Return cells with what lies around them, zeros where nothing is kept."""
+        side, channels = x_NSSC.shape[1], x_NSSC.shape[-1]
+        target, source = self._border(side, border)
         bordered = functional.pad(x_NSSC, (0, 0, border, border, border, border))
-        neighbours, exists = self._neighbours
-        near = {-1: slice(side - border, None), 0: slice(None), 1: slice(border)}
-        there = {-1: slice(border), 0: slice(border, border + side), 1: slice(border + side, None)}
-        for number, (down, right) in enumerate(_AROUND):
-            piece = x_NSSC[:, near[down], near[right]][neighbours[number]]
-            bordered[:, there[down], there[right]] = piece.where(exists[number], 0)
+        around = x_NSSC.reshape(-1, channels).index_select(0, source)
+        bordered.view(-1, channels).index_copy_(0, target, around)
         return bordered
 
-    @cached_property
-    def _neighbours(self) -> tuple[Tensor, Tensor]:
-        """The cells around each as places among all N (8, N), and whether they are kept."""
-        shape = -1, self.rows, self.columns
-        around = functional.pad(self.place_BG.view(shape), (1, 1, 1, 1), value=-1)
-        tile, row, column = self._index
-        found = torch.stack([around[tile, row + 1 + i, column + 1 + j] for i, j in _AROUND])
-        places = found.new_zeros(len(_AROUND), len(self.active_BGG) * self.num_cells)
-        exists = torch.zeros_like(places, dtype=torch.bool)
-        exists[:, self._place] = found >= 0
-        places[:, self._place] = torch.where(found < 0, 0, tile * self.num_cells + found)
-        return places, exists[..., None, None, None]
+    def _border(self, side: int, border: int) -> "_Border":
+        """Return which rows of cells with a border come from which rows of cells without."""
+        if (side, border) not in self._border_tables:
+            wide = side + 2 * border
+            first = torch.arange(len(self.active_BGG), device=self._tile.device)
+            first = first[:, None] * self.num_cells * side**2
+            place = self._place_of_tokens(side)
+            tokens = torch.where(place < 0, -1, place + first)
+            tokens = tokens.view(-1, self.rows * side, self.columns * side)
+            tokens = functional.pad(tokens, (border,) * 4, value=-1)
+            windows = tokens.unfold(1, wide, side).unfold(2, wide, side)
+            found = windows[self._tile, self._cell // self.columns, self._cell % self.columns]
+            # What is inside is there already.
+            found[:, border : border + side, border : border + side] = -1
+            kept, inside = (found.flatten(1) >= 0).nonzero(as_tuple=True)
+            target = self._place[kept] * wide**2 + inside
+            self._border_tables[side, border] = _Border(target, found.flatten(1)[kept, inside])
+        return self._border_tables[side, border]
 
-    def _by_tile(self, vectors_NC: Tensor) -> Tensor:
-        return vectors_NC.unflatten(0, (len(self.active_BGG), self.num_cells))
+    def _by_tile(self, x_NCHW: Tensor) -> Tensor:
+        return x_NCHW.unflatten(0, (len(self.active_BGG), self.num_cells))
 
     def _filled(self, x_NCHW: Tensor, value: float) -> Tensor:
         """Return maps with a value in the padding."""
         return x_NCHW if self._is_full else x_NCHW.where(self.is_real_N[:, None, None, None], value)
 
     def _extreme(self, found_BC: Tensor) -> Tensor:
+        if self._is_full:
+            return found_BC
         return found_BC.where(self.active_BGG.flatten(1).any(1)[:, None], 0)
 
 

@@ -89,9 +89,9 @@ class Grid:
         """Return height and width of the whole map that (N, C, H, W) is kept of."""
         return x_NCHW.shape[-2], x_NCHW.shape[-1]
 
-    def cut(self, map_HW: Tensor) -> Tensor:
-        """Return a map that all tiles share at their tokens, to go with (N, C, H, W)."""
-        return map_HW
+    def cut(self, maps_KHW: Tensor) -> Tensor:
+        """Return maps that all tiles share at their tokens: each goes with (N, C, H, W)."""
+        return maps_KHW
 
     def flatten(self, x_NHWD: Tensor) -> Tensor:
         """Return the tokens of each tile in a row: (B, L, D)."""
