@@ -1,5 +1,7 @@
 """What holds for every encoder, whatever its family."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -46,3 +48,26 @@ def test_images_of_other_bands_are_refused_in_one_sentence(name, settings, shape
     with pytest.raises(ShapeError) as error:
         encoder(torch.zeros(shape))
     assert str(error.value) == f"images must be (B, 4, H, W) for a network of 4 bands, got {shape}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for CPUs by g++")
+def test_compiled_for_a_cpu_maps_and_gradients_stay(tmp_path, monkeypatch):
+    from torch._inductor import config as inductor
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.manual_seed(0)
+    encoder = create_encoder("vssd_tiny", width=16, depths=(1, 1, 1, 1), d_state=8).eval()
+    image = torch.randn(1, 3, 40, 56)
+
+    def run(network):
+        encoder.zero_grad()
+        maps = network(image)
+        sum(x.square().mean() for x in maps).backward()
+        gradients = [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
+        return [x.detach() for x in maps], gradients
+
+    with inductor.patch(compile_threads=1):
+        compiled = run(torch.compile(encoder, fullgraph=True))
+    torch.testing.assert_close(compiled, run(encoder), rtol=1e-4, atol=1e-5)
+    torch._dynamo.reset()
