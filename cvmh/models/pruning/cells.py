@@ -14,6 +14,7 @@ from torch.nn import functional
 from cvmh.errors import ShapeError
 from cvmh.models.layers import to_channels_first, to_channels_last
 from cvmh.models.pruning.grid import Grid, LineOrder, Paths, batch_norm_of
+from cvmh.models.pruning.raster_steps import RasterSteps, closed_steps, leaping_steps
 from cvmh.ops.traversal import kept_tables, order_table
 
 Alignment = Literal["gap", "none"]
@@ -66,7 +67,11 @@ class CellGrid(Grid):
         self._tile, self._cell = is_kept.nonzero(as_tuple=True)
         self._place = self._tile * self.num_cells + self.place_BG[self._tile, self._cell]
         self._is_full = len(self._place) == len(active_BGG) * self.num_cells > 0
+        self._start_tables()
+
+    def _start_tables(self) -> None:
         self._tables: dict[tuple[str, str, int], Paths] = {}
+        self._raster_tables: dict[tuple[str, str, int], RasterSteps] = {}
         self._row_tables: dict[int, _Rows] = {}
         self._border_tables: dict[tuple[int, int], _Border] = {}
 
@@ -178,6 +183,24 @@ class CellGrid(Grid):
                 table = kept_tables(order, place >= 0, size=size, place=place)
             self._tables[key] = Paths(table.order, table.gap if self.alignment == "gap" else None)
         return self._tables[key]
+
+    def raster_steps(self, name: str, line_order: LineOrder, x_NHWD: Tensor) -> RasterSteps:
+        """Return whose dt, B and C the steps of paths take where they take them in raster order."""
+        side = x_NHWD.shape[1]
+        key = name, line_order, side
+        if key not in self._raster_tables:
+            size = self.num_cells * side**2
+            with torch.inference_mode(False):
+                if self.alignment == "gap":
+                    shape = self.rows * side, self.columns * side
+                    order = order_table(name, *shape, line_order=line_order, device=x_NHWD.device)
+                    steps = leaping_steps(order, self._place_of_tokens(side), size=size)
+                else:
+                    rows = self.paths("single", line_order, x_NHWD).order
+                    order = self.paths(name, line_order, x_NHWD).order
+                    steps = closed_steps(order, rows, size=size)
+            self._raster_tables[key] = steps
+        return self._raster_tables[key]
 
     def at_tokens(self, values_KLN: Tensor, x_NHWD: Tensor) -> Tensor:
         """Return values of each pixel of the whole map for each token: (B, K, L, N)."""

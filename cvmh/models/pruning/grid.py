@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cvmh.ops.traversal import order_table
+from cvmh.models.pruning.raster_steps import RasterSteps
+from cvmh.ops.traversal import inverse_table, order_table
 
 # Pixels along each side of a cell, the unit that is kept or pruned: the stride of the coarsest map,
 # so that no token of any level lies in two.
@@ -107,6 +108,14 @@ class Grid:
         """
         _, height, width, _ = x_NHWD.shape
         return Paths(order_table(name, height, width, line_order=line_order, device=x_NHWD.device))
+
+    def raster_steps(self, name: str, line_order: LineOrder, x_NHWD: Tensor) -> RasterSteps:
+        """Return whose dt, B and C the steps of paths take where they take them in raster order.
+
+        Step t of a path, at whatever token it is, takes those of the token whose number is t.
+        """
+        order = self.paths(name, line_order, x_NHWD).order
+        return RasterSteps(inverse_table(order, order.shape[-1])[None])
 
     def at_tokens(self, values_KLN: Tensor, x_NHWD: Tensor) -> Tensor:
         """Return values of each pixel of the whole map for each token: (B or 1, K, L, N)."""
