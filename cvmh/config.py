@@ -243,6 +243,22 @@ class TrainSettings(Settings):
         return str(value) if isinstance(value, int) else value
 
 
+class PruningSettings(Settings):
+    """How a network chooses the cells of 32 pixels that its blocks compute."""
+
+    # What is high where a cell is needed: the clipped output of the scans of the first block, the
+    # mean step of these scans, or the doubt of an auxiliary head behind that block.
+    score: Literal["clipped_output", "delta", "confidence"] = "clipped_output"
+    # What the others have: the features of the first block, learned tokens in the decoder and its
+    # skips, or the answers of the auxiliary head as the network's own.
+    reinsert: Literal["frozen", "null", "exit"] = "frozen"
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether auxiliary heads are needed."""
+        return self.score == "confidence" or self.reinsert == "exit"
+
+
 class RunConfig(Settings):
     """One complete run; one YAML file of ``configs/`` is one of these."""
 

@@ -10,15 +10,17 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cvmh.config import Settings
+from cvmh.config import PruningSettings, Settings
+from cvmh.errors import ConfigError
 from cvmh.models.cvss import CVSSBlock, Stage
 from cvmh.models.layers import pad_below, to_channels_first, to_channels_last
 from cvmh.models.mfms import FIXED_SIZES, MFMSBlock, MultiFrequencyBranch, MultiScaleBranch
 from cvmh.models.mixer_block import MixerBlock
 from cvmh.models.pruning.grid import WHOLE, Grid
+from cvmh.models.pruning.learned import Course, Pruner, Trace
 from cvmh.models.resize import (
     PATCH,
     ConvHead,
@@ -32,6 +34,7 @@ from cvmh.models.ss2d import SS2D
 
 NUM_LEVELS = 4
 Four = tuple[int, int, int, int]
+FIXED_NEEDS_ALL = 'dct_size "fixed" pools whole maps; set it to "feature", or prune nothing'
 
 
 class CVMHUNetSettings(Settings):
@@ -69,6 +72,18 @@ class CVMHUNetSettings(Settings):
     # Deviation of the initial weights of Linear layers; None: 1 / sqrt(inputs), which narrow
     # networks need, because 0.02 would all but close their scan branches.
     init_std: float | None = Field(0.02, gt=0)
+    # How it chooses cells when it is to compute a share of them; None: it was not trained for it.
+    pruning: PruningSettings | None = None
+
+    @model_validator(mode="after")
+    def _refuse_what_cannot_prune(self) -> "CVMHUNetSettings":
+        if self.pruning is None:
+            return self
+        if self.dct_size == "fixed":
+            raise ValueError(f"pruning is not possible: {FIXED_NEEDS_ALL}")
+        if not (self.encoder_depths[0] and self.decoder_depths[0]):
+            raise ValueError("pruning needs a block in the finest stage and in the deepest one")
+        return self
 
 
 class CVMHUNet(nn.Module):
@@ -94,13 +109,21 @@ class CVMHUNet(nn.Module):
         self.expand = nn.ModuleList(PatchExpanding(c, c_out) for c, c_out in pairwise(upwards))
         self.fuse = nn.ModuleList(_fusion(settings, level) for level in reversed(range(NUM_LEVELS)))
         self.apply(partial(_initialise, std=settings.init_std))
+        # Last, so that the other weights start as those of the dense network.
+        self.pruner = _pruner(settings)
 
     @property
     def stride(self) -> int:
         """The multiple to which inputs are padded: the patch times 2 per merging, in pixels."""
         return PATCH * 2 ** (NUM_LEVELS - 1)
 
-    def forward(self, image_BCHW: Tensor, grid: Grid = WHOLE) -> Tensor:
+    def forward(
+        self,
+        image_BCHW: Tensor,
+        grid: Grid = WHOLE,
+        keep: float | None = None,
+        trace: Trace | None = None,
+    ) -> Tensor:
         """Return logits (B, num_classes, H, W) of an image (B, bands, H, W).
 
         Sizes that are no multiple of :attr:`stride` are padded at the bottom and right by
@@ -109,23 +132,43 @@ class CVMHUNet(nn.Module):
         Args:
             image_BCHW: the image.
             grid: which cells are computed; logits of the others are zero.
+            keep: the share of these cells, in (0, 1], that the blocks compute; the network
+                chooses them. At 1 and None nothing is chosen.
+            trace: receives which cells were chosen, and what auxiliary heads answered.
+
+        Raises:
+            ConfigError: the network was not trained to choose, or it cannot leave out cells.
         """
+        self._check(grid, keep)
         height, width = image_BCHW.shape[-2:]
         padded = pad_below(image_BCHW, self.stride)
         x, finer = self.stem(to_channels_first(grid.take(to_channels_last(padded))), grid)
+        course = Course(self.pruner, grid, keep=keep, is_training=self.training, trace=trace)
         skips = []
         for level, stage in enumerate(self.encoder):
             skips.append(x)
-            x = stage(x, grid)
+            x = course.run(stage, x) if level else course.enter_encoder(stage, x)
             if level < len(self.merge):
                 x = self.merge[level](x)
+        x, skips, finer = course.turn(x, skips, finer)
         for level, stage in enumerate(self.decoder):
             if level:
                 x = self.expand[level - 1](x)
-            x = stage(x, grid)
-            x = self._fused(level, skips.pop(), x, grid)
-        logits = to_channels_last(self.head(x, finer, grid))
-        return to_channels_first(grid.put(logits))[..., :height, :width]
+            x = course.run(stage, x) if level else course.enter_decoder(stage, x)
+            x = self._fused(level, skips.pop(), x, course.outer)
+        logits = course.leave(self.head(x, finer, course.outer))
+        return logits[..., :height, :width]
+
+    def _check(self, grid: Grid, keep: float | None) -> None:
+        if keep is not None and not 0 < keep <= 1:
+            raise ConfigError(f"keep must be above 0 and at most 1, got {keep:g}")
+        if keep is not None and keep < 1 and self.pruner is None:
+            raise ConfigError(
+                f"keep={keep:g}: this network was not trained to choose cells; fine-tune it with "
+                "cvmh train --init BUNDLE --set pruning={}"
+            )
+        if grid is not WHOLE and self.settings.dct_size == "fixed":
+            raise ConfigError(f"no cells can be left out: {FIXED_NEEDS_ALL}")
 
     def _fused(self, level: int, skip_BHWC: Tensor, x_BHWC: Tensor, grid: Grid) -> Tensor:
         fused = self.fuse[level](to_channels_first(skip_BHWC), to_channels_first(x_BHWC), grid)
@@ -146,6 +189,12 @@ class NoSkip(nn.Module):
     def forward(self, encoder_BCHW: Tensor, decoder_BCHW: Tensor, grid: Grid = WHOLE) -> Tensor:
         """Return the second of two maps (B, C, H, W)."""
         return decoder_BCHW
+
+
+def _pruner(settings: CVMHUNetSettings) -> Pruner | None:
+    if settings.pruning is None:
+        return None
+    return Pruner(settings.pruning, widths=settings.widths, num_classes=settings.num_classes)
 
 
 def _ends(settings: CVMHUNetSettings) -> tuple[nn.Module, nn.Module]:

@@ -15,6 +15,7 @@ from cvmh.models.layers import (
 )
 from cvmh.models.mixer_block import Layer, MixerBlock
 from cvmh.models.pruning.grid import WHOLE, Grid
+from cvmh.models.pruning.scores import Meter
 
 
 class ChannelAttention(nn.Module):
@@ -92,10 +93,13 @@ class CVSSBlock(nn.Module):
         self.ffn = EFFN(channels)
         self.drop = StochasticDepth(drop_path)
 
-    def forward(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
-        """Map (B, H, W, C) to (B, H, W, C); the grid says which tokens these are."""
+    def forward(self, x_BHWC: Tensor, grid: Grid = WHOLE, meter: Meter | None = None) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C); the grid says which tokens these are.
+
+        A meter is shown the scans.
+        """
         x_BCHW = to_channels_first(x_BHWC)
-        scanned = to_channels_first(self.scan(x_BHWC, grid))
+        scanned = to_channels_first(self.scan(x_BHWC, grid, meter))
         everywhere = self.channel_attention(scanned, grid)
         nearby = self.spatial_attention(grid.run(self.local, x_BCHW), grid)
         fused = grid.convolve(self.fuse_depthwise, everywhere + nearby)
@@ -114,11 +118,21 @@ class Stage(nn.Module):
 
     def forward(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
         """Map (B, H, W, C) to (B, H, W, C); the grid says which tokens these are."""
-        start = x_BHWC
+        return self.finish(x_BHWC, self.begin(x_BHWC, grid), grid) if self.blocks else x_BHWC
+
+    def begin(self, x_BHWC: Tensor, grid: Grid = WHOLE, meter: Meter | None = None) -> Tensor:
+        """Map tokens by the first block, which shows a meter its scans."""
+        shown = () if meter is None else (meter,)
+        begun: Tensor = self.blocks[0](x_BHWC, grid, *shown)
+        return begun
+
+    def finish(self, start_BHWC: Tensor, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
+        """Map tokens by the other blocks, given what the first one got, and what it gave."""
         for index, block in enumerate(self.blocks):
-            x_BHWC = block(x_BHWC, grid)
+            if index:
+                x_BHWC = block(x_BHWC, grid)
             if index % 2 and self.residual_wrap:
-                x_BHWC = start = start + x_BHWC
+                x_BHWC = start_BHWC = start_BHWC + x_BHWC
         return x_BHWC
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cvmh.models.layers import StochasticDepth, to_channels_first, to_channels_last
 from cvmh.models.pruning.grid import WHOLE, Grid
+from cvmh.models.pruning.scores import Meter
 
 Layer = Callable[[int], nn.Module]
 
@@ -50,14 +51,16 @@ class MixerBlock(nn.Module):
         self.ffn_norm = nn.LayerNorm(channels, eps=ffn_eps) if ffn else None
         self.ffn = ffn(channels) if ffn else None
 
-    def forward(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
+    def forward(self, x_BHWC: Tensor, grid: Grid = WHOLE, meter: Meter | None = None) -> Tensor:
         """Map (B, H, W, C) to (B, H, W, C); the grid says which tokens these are.
 
-        Grids but the whole map are for those mixers and feed-forward layers that know of them.
+        Grids but the whole map are for those mixers and feed-forward layers that know of them, and
+        meters for mixers that do.
         """
         where = () if grid is WHOLE else (grid,)
         x_BHWC = _placed(x_BHWC, self.mixer_position, grid)
-        x_BHWC = x_BHWC + self.drop(self.mixer(self.norm(x_BHWC), *where))
+        shown = where if meter is None else (grid, meter)
+        x_BHWC = x_BHWC + self.drop(self.mixer(self.norm(x_BHWC), *shown))
         if self.ffn is None or self.ffn_norm is None:
             return x_BHWC
         x_BHWC = _placed(x_BHWC, self.ffn_position, grid)

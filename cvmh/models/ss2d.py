@@ -5,6 +5,7 @@ path, R rank of dt.
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch.nn import functional
 
 from cvmh.models.layers import WideNorm, to_channels_first, to_channels_last
 from cvmh.models.pruning.grid import WHOLE, Grid, LineOrder
+from cvmh.models.pruning.raster_steps import at_steps
+from cvmh.models.pruning.scores import Meter
 from cvmh.ops import selective_scan
 from cvmh.ops.traversal import inverse_table, order_table, step_directions
 
@@ -110,14 +113,20 @@ class SS2D(nn.Module):
         self.out_norm = WideNorm(inner) if has_norm else nn.Identity()
         self.out_proj = nn.Linear(inner, channels, bias=proj_bias)
 
-    def forward(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
-        """Map (B, H, W, C) to (B, H, W, C); the grid says which tokens these are."""
+    def forward(self, x_BHWC: Tensor, grid: Grid = WHOLE, meter: Meter | None = None) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C); the grid says which tokens these are.
+
+        A meter is shown what the scans add up to, and their steps.
+        """
         signal, *gate = self.in_proj(x_BHWC).chunk(1 + self.is_gated, dim=-1)
         signal = to_channels_last(grid.convolve(self.conv, to_channels_first(signal)))
         if self.is_causal:
             # It was padded on both sides.
             signal = signal[..., : x_BHWC.shape[2], :]
-        scanned = self._scan(grid.blank(functional.silu(signal)), grid)
+        signal = grid.blank(functional.silu(signal))
+        scanned = self._scan(signal, grid)
+        if meter is not None:
+            meter.read(scanned, partial(self._mean_step, signal))
         mixed = self.out_norm(scanned).to(signal.dtype)
         if self.is_gated:
             mixed = mixed * functional.silu(gate[0])
@@ -132,12 +141,17 @@ class SS2D(nn.Module):
         projected = functional.linear(x_BLD, self.x_proj_weight.view(-1, inner))
         projected = projected.view(batch, -1, num_sets, parts).transpose(1, 2)
         projected = projected.expand(-1, num_paths, -1, -1)
+        decay = None
         if not self.reorder_parameters:
-            projected = _at_steps(projected, order)
+            steps = grid.raster_steps(self.paths, self.line_order, x_BHWD)
+            if steps.end is not None:
+                decay = steps.decay(self._steps_of(projected), self._zero_step(num_paths))
+                gap = None
+            projected = steps.of_givers(projected)
         dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         if self.direction_weight is not None:
             B = B + grid.at_tokens(self._direction_terms(grid, x_BHWD), x_BHWD)
-        dt_bias = (2 * self.dt_bias if self.double_dt_bias else self.dt_bias).expand(num_paths, -1)
+        dt_bias = self._full_dt_bias.expand(num_paths, -1)
         y_BLD = selective_scan(
             x_BLD,
             dt,
@@ -147,13 +161,35 @@ class SS2D(nn.Module):
             self.D.expand(num_paths, -1),
             order=order,
             gap=gap,
-            # The step of a zero token, whose projections are zero.
-            gap_dt=None if gap is None else functional.softplus(dt_bias),
+            gap_dt=None if gap is None else self._zero_step(num_paths),
+            decay_dt=decay,
             dt_bias=dt_bias,
             dt_softplus=True,
             dt_weight=self.dt_weight.expand(num_paths, -1, -1),
         )
         return y_BLD.view(x_BHWD.shape)
+
+    def _mean_step(self, x_BHWD: Tensor) -> Tensor:
+        """Return the mean of dt over paths and channels at each pixel: (B, H, W)."""
+        rows_KRD = self.x_proj_weight[:, : self.dt_rank]
+        dt = functional.linear(x_BHWD, rows_KRD.flatten(0, 1)).unflatten(-1, rows_KRD.shape[:2])
+        steps = (dt[..., None, :] @ self.dt_weight)[..., 0, :]
+        return functional.softplus(steps + self._full_dt_bias).mean((-2, -1))
+
+    @property
+    def _full_dt_bias(self) -> Tensor:
+        return 2 * self.dt_bias if self.double_dt_bias else self.dt_bias
+
+    def _zero_step(self, num_paths: int) -> Tensor:
+        """Return the step (K, D) of a zero token, whose projections are zero."""
+        return functional.softplus(self._full_dt_bias).expand(num_paths, -1)
+
+    def _steps_of(self, projected_BKLP: Tensor) -> Tensor:
+        """Return the steps of all tokens, once for all paths if they share weights."""
+        low = projected_BKLP[:, : len(self.dt_weight), :, : self.dt_rank]
+        with torch.autocast(low.device.type, enabled=False):
+            steps = self._wide(low) @ self._wide(self.dt_weight)
+            return functional.softplus(steps + self._wide(self._full_dt_bias)[:, None])
 
     def _direction_terms(self, grid: Grid, x_BHWD: Tensor) -> Tensor:
         """Return what B gets at each pixel of the whole map, (K, L, N)."""
@@ -163,19 +199,13 @@ class SS2D(nn.Module):
         )
         assert self.direction_weight is not None
         came = step_directions(order, width)
-        return _at_steps(self.direction_weight[came][None], order)[0]
+        visited = inverse_table(order, order.shape[-1])
+        return at_steps(self.direction_weight[came][None], visited)[0]
 
     @staticmethod
     def _wide(tensor: Tensor) -> Tensor:
         # Networks in 16 bit keep their decay rates exact.
         return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _at_steps(values_BKTN: Tensor, order: Tensor) -> Tensor:
-    """Give to each pixel the values of the step at which its path visits it: (B, K, L, N)."""
-    visited = inverse_table(order, order.shape[-1]).long()
-    path = torch.arange(order.shape[0], device=order.device)[:, None]
-    return values_BKTN[:, path, visited]
 
 
 def initial_dt_bias(*shape: int) -> Tensor:

@@ -1,0 +1,223 @@
+"""Learned pruning: a network looks at all cells of a tile once, and goes on with the best.
+
+What is left out keeps the features that it has, gets learned ones, or leaves the network with the
+answers of an auxiliary head. B tiles, N maps in memory, C channels, H W map, G cells along a side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cvmh.config import PruningSettings
+from cvmh.models.cvss import Stage
+from cvmh.models.layers import to_channels_first, to_channels_last
+from cvmh.models.pruning.cells import CellGrid
+from cvmh.models.pruning.grid import CELL, Grid
+from cvmh.models.pruning.masked import MaskedGrid
+from cvmh.models.pruning.scores import Meter, best_cells, count_kept
+from cvmh.models.resize import PATCH, Finer
+
+# Tokens along a side of a cell at the finest and at the deepest level.
+FINEST, DEEPEST = CELL // PATCH, 1
+
+
+@dataclass(kw_only=True)
+class Trace:
+    """What a pass finds on its way, for those who hand it in.
+
+    ``encoder`` and ``decoder`` are the cells that blocks computed behind the first of each.
+    ``answers`` are those of the auxiliary heads, logits (B, classes, H, W) of the padded image.
+    """
+
+    encoder: Grid | None = None
+    decoder: Grid | None = None
+    answers: list[Tensor] = field(default_factory=list)
+
+
+class Pruner(nn.Module):
+    """The weights that a network needs, beside those of the dense one, to leave out cells.
+
+    Args:
+        settings: how cells are scored, and what stands in for those that are left out.
+        widths: channels of each level, the finest first.
+        num_classes: of the network.
+    """
+
+    def __init__(
+        self, settings: PruningSettings, *, widths: Sequence[int], num_classes: int
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        entries = [widths[0]] if settings.has_heads else []
+        if settings.score == "confidence" and settings.reinsert != "exit":
+            # Cells are chosen a second time, from the deepest tokens.
+            entries.append(widths[-1])
+        self.heads = nn.ModuleList(nn.Linear(channels, num_classes) for channels in entries)
+        nulls = widths if settings.reinsert == "null" else ()
+        self.null = nn.ParameterList(torch.zeros(channels) for channels in nulls)
+
+    def forget(self, x_NHWC: Tensor, level: int, inner: Grid, outer: Grid) -> Tensor:
+        """Return tokens on the outer grid, with a level's null token for those left out."""
+        token = self.null[level].to(x_NHWC.dtype).expand_as(x_NHWC)
+        return inner.put(inner.take(x_NHWC, outer), token, outer)
+
+
+class Course:
+    """One pass of tokens through the stages of a network, of which some compute chosen cells only.
+
+    Args:
+        pruner: of the network; None: nothing is chosen.
+        grid: the cells that there are.
+        keep: the share of them that is chosen; None: all.
+        is_training: cells are then left out by masking maps.
+        trace: receives what is found on the way.
+    """
+
+    def __init__(
+        self,
+        pruner: Pruner | None,
+        grid: Grid,
+        *,
+        keep: float | None,
+        is_training: bool,
+        trace: Trace | None,
+    ) -> None:
+        self.pruner, self.is_training = pruner, is_training
+        self.is_traced, self.trace = trace is not None, trace or Trace()
+        self.keep = 1.0 if keep is None else keep
+        # The cells that there are; those of merging, expanding, skips and head; of the blocks.
+        self.entered = self.outer = self.inner = grid
+        self._answers_NHWC: Tensor | None = None
+
+    def run(self, stage: nn.Module, x_NHWC: Tensor) -> Tensor:
+        """Map tokens by a stage, which computes the chosen ones; the others stay as they are."""
+        if self.inner is self.outer:
+            y: Tensor = stage(x_NHWC, self.outer)
+            return y
+        y = stage(self.inner.take(x_NHWC, self.outer), self.inner)
+        return self.inner.put(y, x_NHWC, self.outer)
+
+    def enter_encoder(self, stage: nn.Module, x_NHWC: Tensor) -> Tensor:
+        """Map tokens by the finest stage, whose first block sees all of them and gives scores."""
+        x_NHWC = self._choose(stage, x_NHWC, head=0, side=FINEST)
+        self.trace.encoder = self.inner
+        return x_NHWC
+
+    def turn(
+        self, x_NHWC: Tensor, skips: list[Tensor], finer: Finer
+    ) -> tuple[Tensor, list[Tensor], Finer]:
+        """Return what the decoder gets for what the encoder gave."""
+        inner, outer = self.inner, self.outer
+        if self.pruner is None or inner is outer:
+            return x_NHWC, skips, finer
+        if self.pruner.settings.reinsert == "null":
+            skips = [self.pruner.forget(y, level, inner, outer) for level, y in enumerate(skips)]
+            x_NHWC = self.pruner.forget(x_NHWC, -1, inner, outer)
+        elif self.pruner.settings.reinsert == "exit":
+            self.outer = inner
+            x_NHWC, *skips = (inner.take(y, outer) for y in (x_NHWC, *skips))
+            finer = tuple(to_channels_first(inner.take(to_channels_last(y), outer)) for y in finer)
+        return x_NHWC, skips, finer
+
+    def enter_decoder(self, stage: nn.Module, x_NHWC: Tensor) -> Tensor:
+        """Map tokens by the deepest stage, where cells are chosen anew, of all that have not left.
+
+        A cell that the encoder has left out can so return.
+        """
+        if self.outer is self.entered:
+            self.inner = self.outer
+            x_NHWC = self._choose(stage, x_NHWC, head=1, side=DEEPEST)
+        else:
+            x_NHWC = self.run(stage, x_NHWC)
+        self.trace.decoder = self.inner
+        return x_NHWC
+
+    def leave(self, logits_NCHW: Tensor) -> Tensor:
+        """Return the logits of whole maps (B, classes, H, W), zero where there are no cells."""
+        logits = to_channels_last(logits_NCHW)
+        if self.outer is not self.entered:
+            assert self._answers_NHWC is not None
+            answers = enlarged(self._answers_NHWC, FINEST).to(logits.dtype)
+            logits = self.outer.put(logits, answers, self.entered)
+        return to_channels_first(self.entered.put(logits))
+
+    def _choose(self, stage: nn.Module, x_NHWC: Tensor, *, head: int, side: int) -> Tensor:
+        """Run a stage's first block on all tokens, and the rest on those with the best scores."""
+        assert isinstance(stage, Stage)
+        if self.pruner is None or (self.keep >= 1 and not self.is_traced):
+            return stage(x_NHWC, self.outer)
+        score = self.pruner.settings.score
+        meter = None if score == "confidence" else Meter(score)
+        begun = stage.begin(x_NHWC, self.outer, meter)
+        tokens = None if meter is None else meter.tokens_NHW
+        for layer in self.pruner.heads[head : head + 1]:
+            answers = layer(begun)
+            tokens = doubt(answers) if meter is None else tokens
+            self._hear(answers, side)
+        if self.keep < 1:
+            assert tokens is not None, "a block that begins a stage shows a meter its scans"
+            self.inner = chosen(tokens, self.outer, self.keep, side, self.is_training)
+        if self.inner is self.outer:
+            return stage.finish(x_NHWC, begun, self.outer)
+        if len(stage.blocks) == 1:
+            return begun
+        start, x_NHWC = (self.inner.take(y, self.outer) for y in (x_NHWC, begun))
+        return self.inner.put(stage.finish(start, x_NHWC, self.inner), begun, self.outer)
+
+    def _hear(self, answers_NHWC: Tensor, side: int) -> None:
+        if side == FINEST:
+            self._answers_NHWC = answers_NHWC
+        if self.is_traced:
+            maps = self.entered.put(enlarged(answers_NHWC, side))
+            self.trace.answers.append(to_channels_first(maps))
+
+
+def doubt(logits_NHWC: Tensor) -> Tensor:
+    """Return one minus the highest probability of each token: (N, H, W), without a gradient."""
+    return 1 - logits_NHWC.detach().float().softmax(-1).amax(-1)
+
+
+def chosen(tokens_NHW: Tensor, outer: Grid, keep: float, side: int, is_training: bool) -> Grid:
+    """Return the grid of those cells of a grid that have the highest tokens.
+
+    Args:
+        tokens_NHW: the score of each token on the outer grid.
+        outer: the grid to choose of; what is chosen is a grid of its kind. Of a whole map it is
+            masks in training, and kept cells alone otherwise.
+        keep: the share of cells that is chosen.
+        side: tokens along a side of a cell.
+        is_training: whether the network is in training.
+    """
+    cells = tokens_NHW.unflatten(2, (-1, side)).unflatten(1, (-1, side)).amax((2, 4))[..., None]
+    active_BGG = outer.put(torch.ones_like(cells, dtype=torch.bool))[..., 0]
+    kept_BGG = best_cells(outer.put(cells)[..., 0], active_BGG, keep)
+    if isinstance(outer, CellGrid):
+        # Known without waiting for a GPU.
+        size = count_kept(outer.num_cells, keep)
+        if size == outer.num_cells:
+            return outer
+        return CellGrid(kept_BGG, size=size, alignment=outer.alignment)
+    if isinstance(outer, MaskedGrid) or is_training:
+        return MaskedGrid(kept_BGG)
+    size = count_kept(active_BGG[0].numel(), keep)
+    return outer if size == active_BGG[0].numel() else CellGrid(kept_BGG, size=size)
+
+
+def enlarged(x_NHWC: Tensor, side: int) -> Tensor:
+    """Return maps at the resolution of the image, interpolated within each cell.
+
+    Beyond a cell nothing is looked at, so that the values are the same on every grid.
+
+    Args:
+        x_NHWC: maps of whole cells.
+        side: tokens along a side of a cell.
+    """
+    cells = x_NHWC.unflatten(2, (-1, side)).unflatten(1, (-1, side)).permute(0, 1, 3, 5, 2, 4)
+    large = functional.interpolate(
+        cells.flatten(0, 2), size=(CELL, CELL), mode="bilinear", align_corners=False
+    )
+    large = large.unflatten(0, cells.shape[:3]).permute(0, 1, 4, 2, 5, 3)
+    return large.flatten(3, 4).flatten(1, 2)

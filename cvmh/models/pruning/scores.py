@@ -1,0 +1,61 @@
+"""Scores: what tells which tokens, and so which cells, can be left out.
+
+B tiles, N maps in memory, H W map, D inner channels, K paths, G cells along a side.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+ScanScore = Literal["clipped_output", "delta"]
+
+
+class Meter:
+    """Hand it to a block, and its mixer shows it what it computes; here is then the score.
+
+    ``clipped_output``: ``S = sum_d max(0, y_d)`` of what the scans of all paths add up to, before
+    norm and gate (ToP, Zhan et al. 2024). ``delta``: the mean of the steps over channels and
+    paths (MTR).
+
+    Args:
+        score: which of them.
+    """
+
+    def __init__(self, score: ScanScore) -> None:
+        self.score = score
+        self.tokens_NHW: Tensor | None = None
+
+    def read(self, scanned_NHWD: Tensor, steps_NHW: Callable[[], Tensor]) -> None:
+        """Receive the sum of the scans, and a way to the mean steps; no gradient flows here."""
+        with torch.no_grad():
+            if self.score == "delta":
+                self.tokens_NHW = steps_NHW()
+            else:
+                self.tokens_NHW = scanned_NHWD.clamp(min=0).sum(-1)
+
+
+def count_kept(num_cells: int, keep: float) -> int:
+    """Return how many of so many cells a share is: rounded, halves up; one at least if any is."""
+    return min(num_cells, max(1, math.floor(keep * num_cells + 0.5)))
+
+
+def best_cells(score_BGG: Tensor, active_BGG: Tensor, keep: float) -> Tensor:
+    """Return which cells are kept: the best of the active ones of each tile (B, G, G).
+
+    There are as many as :func:`count_kept` says. Of cells with equal scores those come first that
+    lie further up, then further left.
+
+    Args:
+        score_BGG: of the cells.
+        active_BGG: those that there are.
+        keep: the share of them that is kept, in (0, 1].
+    """
+    is_active = active_BGG.flatten(1)
+    score = score_BGG.flatten(1).masked_fill(~is_active, -torch.inf)
+    rank = score.sort(dim=1, descending=True, stable=True).indices.argsort(dim=1)
+    counts = [count_kept(number, keep) for number in range(is_active.shape[1] + 1)]
+    kept = torch.tensor(counts, device=rank.device)[is_active.sum(1)]
+    return (rank < kept[:, None]).view_as(active_BGG)
