@@ -33,11 +33,12 @@ class RasterSteps(NamedTuple):
 
     def of_givers(self, values_BKLN: Tensor) -> Tensor:
         """Return for each token the values of its giver, zeros where it has none."""
-        batch = values_BKLN.shape[0]
-        giver = self.giver.long().expand(batch, -1, -1)[..., None]
+        if self.end is None and len(self.giver) == 1:
+            return at_steps(values_BKLN, self.giver[0])
+        giver = self.giver[..., None]
         values = values_BKLN.expand(-1, giver.shape[1], -1, -1)
         taken = values.gather(2, giver.clamp(min=0).expand(-1, -1, -1, values.shape[-1]))
-        return taken if self.end is None else taken.where(giver >= 0, 0)
+        return taken.where(giver >= 0, 0)
 
     def decay(self, dt_BKLD: Tensor, zero_KD: Tensor) -> Tensor | None:
         """Return the steps that the state decays by before each token, None if they are its own.
@@ -54,6 +55,12 @@ class RasterSteps(NamedTuple):
         sums = dt.new_zeros(*end.shape[:2], end.shape[2] + 1, channels)
         sums = sums.scatter_add(2, end[..., None].expand(-1, -1, -1, channels), dt)[:, :, :-1]
         return sums + self.num_zeros[..., None] * zero_KD[:, None]
+
+
+def at_steps(values_BKTN: Tensor, step_KL: Tensor) -> Tensor:
+    """Return for each token the values of the step at which its path visits it: (B, K, L, N)."""
+    path = torch.arange(step_KL.shape[0], device=step_KL.device)[:, None]
+    return values_BKTN[:, path, step_KL.long()]
 
 
 def leaping_steps(order_KP: Tensor, place_BP: Tensor, *, size: int) -> RasterSteps:
