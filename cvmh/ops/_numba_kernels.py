@@ -294,7 +294,7 @@ def run_jobs(plans, run_job, stamp):
         job = take_ticket(plan.counters, 1)
 
 
-def compile_kernel(make: Callable[[int], Any]) -> Any:
+def compile_kernel(make: Callable[[int], Any], entry: Any = ENTRY) -> Any:
     """Return a kernel as machine code, from numba's cache if it was compiled before.
 
     numba compiles anew when the file of a kernel changes, but knows nothing of other files. It
@@ -303,7 +303,7 @@ def compile_kernel(make: Callable[[int], Any]) -> Any:
     sources = sorted(Path(__file__).parent.glob("_numba*.py"))
     stamp = zlib.crc32(b"".join(path.read_bytes() for path in sources)) or 1
     try:
-        return cfunc(ENTRY, cache=True)(make(stamp))
+        return cfunc(entry, cache=True)(make(stamp))
     except RuntimeError:
         # There is no folder to keep a cache in.
-        return cfunc(ENTRY)(make(stamp))
+        return cfunc(entry)(make(stamp))

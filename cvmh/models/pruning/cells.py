@@ -15,6 +15,7 @@ from cvmh.errors import ShapeError
 from cvmh.models.layers import to_channels_first, to_channels_last
 from cvmh.models.pruning.grid import Grid, LineOrder, Paths, batch_norm_of
 from cvmh.models.pruning.raster_steps import RasterSteps, closed_steps, leaping_steps
+from cvmh.ops.depthwise import depthwise_rows
 from cvmh.ops.traversal import kept_tables, order_table
 
 Alignment = Literal["gap", "none"]
@@ -73,6 +74,7 @@ class CellGrid(Grid):
         self._tables: dict[tuple[str, str, int], Paths] = {}
         self._raster_tables: dict[tuple[str, str, int], RasterSteps] = {}
         self._row_tables: dict[int, _Rows] = {}
+        self._window_tables: dict[tuple[int, int], Tensor] = {}
         self._border_tables: dict[tuple[int, int], _Border] = {}
 
     @property
@@ -122,11 +124,41 @@ class CellGrid(Grid):
         if conv.kernel_size == (1, 1):
             return conv(x_NCHW)
         x_NSSC = to_channels_last(x_NCHW)
+        if _is_depthwise(conv):
+            return self._convolve_rows(x_NSSC, conv)
         assert isinstance(conv.padding[0], int)
         bordered = to_channels_first(self._with_border(x_NSSC, conv.padding[0]))
         return functional.conv2d(
             bordered, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups
         )
+
+    def _convolve_rows(self, x_NSSC: Tensor, conv: nn.Conv2d) -> Tensor:
+        side, channels = x_NSSC.shape[1], x_NSSC.shape[-1]
+        size = conv.kernel_size[0]
+        rows = depthwise_rows(
+            x_NSSC.reshape(-1, channels),
+            self._windows(side, size),
+            conv.weight.view(channels, -1).t(),
+            conv.bias,
+        )
+        return to_channels_first(rows.view(x_NSSC.shape))
+
+    def _windows(self, side: int, size: int) -> Tensor:
+        """Return for each token the rows in the window around it, int32 (N S S, size^2)."""
+        if (side, size) not in self._window_tables:
+            first = torch.arange(len(self.active_BGG), device=self._tile.device)[:, None]
+            place = self._place_of_tokens(side)
+            tokens = torch.where(place < 0, -1, place + first * self.num_cells * side**2)
+            tokens = tokens.view(-1, self.rows * side, self.columns * side).int()
+            tokens = functional.pad(tokens, (size // 2,) * 4, value=-1)
+            windows = tokens.unfold(1, size, 1).unfold(2, size, 1).reshape(-1, size**2)
+            table = self._rows(side)
+            around = windows.index_select(0, table.whole)
+            if not self._is_full:
+                nothing = around.new_full((self._num_places * side**2, size**2), -1)
+                around = nothing.index_copy_(0, table.here, around)
+            self._window_tables[side, size] = around
+        return self._window_tables[side, size]
 
     def normalise(self, norm: nn.BatchNorm2d, x_NCHW: Tensor) -> Tensor:
         """Map (N, C, S, S) by a batch norm whose statistics, in training, are of kept tokens."""
@@ -279,6 +311,13 @@ class CellGrid(Grid):
         if self._is_full:
             return found_BC
         return found_BC.where(self.active_BGG.flatten(1).any(1)[:, None], 0)
+
+
+def _is_depthwise(conv: nn.Conv2d) -> bool:
+    side = conv.kernel_size[0]
+    return conv.groups == conv.in_channels == conv.out_channels and (
+        (conv.kernel_size, conv.stride, conv.padding) == ((side, side), (1, 1), (side // 2,) * 2)
+    )
 
 
 @lru_cache(maxsize=64)
