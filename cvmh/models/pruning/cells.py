@@ -57,7 +57,8 @@ class CellGrid(Grid):
         self.rows, self.columns = active_BGG.shape[1:]
         is_kept = active_BGG.flatten(1)
         most = int(is_kept.sum(1).amax()) if is_kept.numel() else 0
-        self.num_cells = most if size is None else size
+        # At least one, of padding where nothing is kept: few layers bear maps of nothing.
+        self.num_cells = max(1, most if size is None else size)
         if most > self.num_cells:
             raise ShapeError(
                 f"size must be the most cells that a tile keeps, at least {most}, got {size}"
@@ -67,7 +68,7 @@ class CellGrid(Grid):
         # Of all that is kept: the tile, the cell, and the place among all N.
         self._tile, self._cell = is_kept.nonzero(as_tuple=True)
         self._place = self._tile * self.num_cells + self.place_BG[self._tile, self._cell]
-        self._is_full = len(self._place) == len(active_BGG) * self.num_cells > 0
+        self._is_full = len(self._place) == len(active_BGG) * self.num_cells
         self._start_tables()
 
     def _start_tables(self) -> None:
@@ -76,11 +77,6 @@ class CellGrid(Grid):
         self._row_tables: dict[int, _Rows] = {}
         self._window_tables: dict[tuple[int, int], Tensor] = {}
         self._border_tables: dict[tuple[int, int], _Border] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        """Say whether nothing is kept."""
-        return self.num_cells == 0
 
     @property
     def is_real_N(self) -> Tensor:
