@@ -16,6 +16,7 @@ from cvmh.models.pruning.grid import WHOLE, Grid, LineOrder
 from cvmh.models.pruning.raster_steps import at_steps
 from cvmh.models.pruning.scores import Meter
 from cvmh.ops import selective_scan
+from cvmh.ops.arguments import no_autocast
 from cvmh.ops.traversal import inverse_table, order_table, step_directions
 
 # A path starts, or goes right, left, up or down.
@@ -187,7 +188,7 @@ class SS2D(nn.Module):
     def _steps_of(self, projected_BKLP: Tensor) -> Tensor:
         """Return the steps of all tokens, once for all paths if they share weights."""
         low = projected_BKLP[:, : len(self.dt_weight), :, : self.dt_rank]
-        with torch.autocast(low.device.type, enabled=False):
+        with no_autocast(low.device):
             steps = self._wide(low) @ self._wide(self.dt_weight)
             return functional.softplus(steps + self._wide(self._full_dt_bias)[:, None])
 

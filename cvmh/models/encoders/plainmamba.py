@@ -22,6 +22,8 @@ from cvmh.models.encoders.simple_pyramid import make_level
 from cvmh.models.encoders.variant import Family, Published, Variant, initialise
 from cvmh.models.layers import conv_norm_relu, to_channels_first, to_channels_last
 from cvmh.models.mixer_block import MixerBlock
+from cvmh.models.pruning.course import start_course
+from cvmh.models.pruning.published import ReductionSettings
 from cvmh.models.ss2d import SS2D
 
 NUM_MAPS = len(STRIDES)
@@ -50,6 +52,8 @@ class PlainMambaSettings(Settings):
     # Whether maps have strides 4, 8, 16 and 32; else all of them have 16.
     pyramid: bool = True
     drop_path: float = Field(0.1, ge=0, lt=1)
+    # Leave out tokens by a published method.
+    pruning: ReductionSettings | None = None
     out_indices: tuple[int, ...] = (0, 1, 2, 3)
 
 
@@ -107,6 +111,7 @@ class PlainMamba(Encoder):
             out_indices=settings.out_indices,
         )
         self.settings = settings
+        self.reduction = None if settings.pruning is None else settings.pruning.completed(depth)
         self.tokeniser = Tokeniser(settings.bands, width, num_convs=settings.num_convs)
         self.position = nn.Parameter(torch.empty(1, settings.grid, settings.grid, width))
         mixer = partial(
@@ -155,13 +160,15 @@ class PlainMamba(Encoder):
         check_image(image_BCHW, self.bands)
         x_BHWC = self.tokeniser(image_BCHW)
         x_BHWC = x_BHWC + self._positions(x_BHWC.shape[1], x_BHWC.shape[2])
+        _, rows, columns, _ = x_BHWC.shape
+        course = start_course(self.reduction, rows=rows, columns=columns, is_masked=self.training)
         behind: list[Tensor] = []
-        for number, layer in enumerate(self.layers):
-            x_BHWC = layer(x_BHWC)
-            if number == 0:
-                x_BHWC = self.local(x_BHWC)
-            if number in self.ends:
-                behind.append(x_BHWC)
+        # The first layer may be followed by a convolution.
+        x_BHWC, start = self.local(course.run(self.layers[:1], x_BHWC)), 1
+        for end in self.ends[: max(self.out_indices) + 1]:
+            x_BHWC = course.run(self.layers[start : end + 1], x_BHWC)
+            start = end + 1
+            behind.append(x_BHWC)
         return behind
 
     def _positions(self, height: int, width: int) -> Tensor:

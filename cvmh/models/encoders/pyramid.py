@@ -9,8 +9,12 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor, nn
 
+from cvmh.errors import ConfigError
 from cvmh.models.encoders.encoder import Encoder, check_image
-from cvmh.models.layers import to_channels_first
+from cvmh.models.layers import pad_below, to_channels_first
+from cvmh.models.pruning.course import ReductionCourse
+from cvmh.models.pruning.grid import CELL
+from cvmh.models.pruning.published import ReductionSettings
 
 STRIDES = (4, 8, 16, 32)
 MakeBlock = Callable[[int, int, float], nn.Module]
@@ -34,6 +38,7 @@ class Pyramid(Encoder):
         drop_path: that rate in the last block; it rises from 0 in the first.
         norm_eps: of the LayerNorms behind the stages.
         is_normed_between: whether the next stage gets the map behind the LayerNorm.
+        pruning: leave out cells of 32 pixels by a published method; the blocks know of grids.
     """
 
     def __init__(
@@ -49,9 +54,11 @@ class Pyramid(Encoder):
         drop_path: float,
         norm_eps: float = 1e-5,
         is_normed_between: bool = False,
+        pruning: ReductionSettings | None = None,
     ) -> None:
         super().__init__(bands=bands, widths=widths, strides=STRIDES, out_indices=out_indices)
         self.is_normed_between = is_normed_between
+        self.reduction = None if pruning is None else _for_cells(pruning).completed(sum(depths))
         self.stem = stem
         self.num_stages = max(self.out_indices) + 1
         rates = iter(np.linspace(0, drop_path, sum(depths)).tolist())
@@ -81,14 +88,41 @@ class Pyramid(Encoder):
         }
 
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
-        """Return feature maps (B, C, H / stride, W / stride), finest first."""
+        """Return feature maps (B, C, H / stride, W / stride), finest first.
+
+        Where cells are left out, an image is padded to whole cells by repeating its border.
+        """
         check_image(image_BCHW, self.bands)
+        if self.reduction is None or self.reduction.is_dense:
+            return self._maps(image_BCHW, None)
+        height, width = image_BCHW.shape[-2:]
+        padded = pad_below(image_BCHW, CELL)
+        rows, columns = (size // CELL for size in padded.shape[-2:])
+        course = ReductionCourse(
+            self.reduction, rows=rows, columns=columns, is_masked=self.training
+        )
+        maps = self._maps(padded, course)
+        pairs = zip(maps, self.strides, strict=True)
+        return [x[..., : -(-height // stride), : -(-width // stride)] for x, stride in pairs]
+
+    def _maps(self, image_BCHW: Tensor, course: ReductionCourse | None) -> list[Tensor]:
         x, maps = self.stem(image_BCHW), []
         for index in range(self.num_stages):
-            x = self.stages[index](self.steps[index - 1](x) if index else x)
+            x = self.steps[index - 1](x) if index else x
+            stage = self.stages[index]
+            x = stage(x) if course is None else course.run(stage.children(), x)
             normed = self.norms[index](x)
             if index in self.out_indices:
                 maps.append(to_channels_first(normed))
             if self.is_normed_between:
                 x = normed
         return maps
+
+
+def _for_cells(pruning: ReductionSettings) -> ReductionSettings:
+    if pruning.method != "top":
+        raise ConfigError(
+            f"pruning.method must be top for a network of several resolutions, got "
+            f"{pruning.method}, which merges single tokens; take a PlainMamba for it"
+        )
+    return pruning

@@ -15,6 +15,7 @@ from cvmh.models.encoders.steps import ConvEmbedding, PatchEmbedding, StridedCon
 from cvmh.models.encoders.variant import Family, Four, Published, Variant, initialise
 from cvmh.models.feed_forward import FeedForward
 from cvmh.models.mixer_block import MixerBlock
+from cvmh.models.pruning.published import ReductionSettings
 from cvmh.models.resize import PatchMerging
 from cvmh.models.ss2d import SS2D
 
@@ -29,6 +30,8 @@ class VMambaSettings(Settings):
     # Inner channels of the scan over channels of the map: the "s" of a name.
     expand: float = Field(1.0, gt=0)
     drop_path: float = Field(0.2, ge=0, lt=1)
+    # Leave out cells of 32 pixels by a published method: "top", the others merge single tokens.
+    pruning: ReductionSettings | None = None
     out_indices: tuple[int, ...] = (0, 1, 2, 3)
 
 
@@ -56,6 +59,7 @@ class VMamba(Pyramid):
                 channels, mixer=mixer, ffn=None if is_first else FeedForward, drop_path=rate
             ),
             drop_path=settings.drop_path,
+            pruning=settings.pruning,
         )
         self.settings = settings
         self.apply(initialise)
