@@ -68,6 +68,13 @@ def results(made, image, grid):
     return logits.detach(), [torch.zeros_like(w) if g is None else g for w, g in pairs]
 
 
+def deviation(found, wanted):
+    """Return the length of a difference in units of that of what was wanted."""
+    pairs = [(f.flatten(), w.flatten()) for f, w in zip(found, wanted, strict=True)]
+    left, right = (torch.cat(values) for values in zip(*pairs, strict=True))
+    return float((left - right).norm() / right.norm().clamp(min=1e-30))
+
+
 @pytest.mark.parametrize("case", ["random", "one", "one and none", "none", "all"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_cells_give_the_values_and_gradients_of_the_masked_network(name, case):
@@ -76,10 +83,8 @@ def test_cells_give_the_values_and_gradients_of_the_masked_network(name, case):
     image = torch.randn(2, 3, 90, 45, dtype=torch.float64)
     logits, gradients = results(made, image, MaskedGrid(masks(case)))
     found, others = results(made, image, CellGrid(masks(case)))
-    torch.testing.assert_close(found, logits, rtol=0, atol=1e-12)
-    for gradient, other in zip(gradients, others, strict=True):
-        scale = float(gradient.abs().max() + 1)
-        torch.testing.assert_close(other, gradient, rtol=0, atol=1e-11 * scale)
+    assert deviation([found], [logits]) < 1e-12
+    assert deviation(others, gradients) < 1e-12
 
 
 def test_in_float32_they_are_as_near_as_sums_in_another_order():
@@ -87,8 +92,7 @@ def test_in_float32_they_are_as_near_as_sums_in_another_order():
     image = torch.randn(2, 3, 96, 64)
     with torch.no_grad():
         logits, found = (made(image, kind(masks("random"))) for kind in (MaskedGrid, CellGrid))
-    error = float((found - logits).abs().max() / logits.abs().max())
-    assert error < 1e-5
+    assert deviation([found], [logits]) < 1e-5
 
 
 @pytest.mark.parametrize("kind", [MaskedGrid, CellGrid])
@@ -98,7 +102,7 @@ def test_with_all_cells_kept_it_is_the_dense_network(name, kind):
     image = torch.randn(2, 3, 96, 64, dtype=torch.float64)
     with torch.no_grad():
         dense, kept = made(image), made(image, kind(masks("all")))
-    torch.testing.assert_close(kept, dense, rtol=0, atol=2e-12)
+    assert deviation([kept], [dense]) < 1e-12
 
 
 @pytest.mark.parametrize("kind", [MaskedGrid, CellGrid])
@@ -117,10 +121,10 @@ def test_a_tile_gets_nothing_from_the_others_of_its_batch():
     image = torch.randn(2, 3, 96, 64, dtype=torch.float64)
     both = made(image, CellGrid(masks("random")))
     padded = made(image, CellGrid(masks("random"), size=6))
-    torch.testing.assert_close(padded, both, rtol=0, atol=1e-12)
+    torch.testing.assert_close(padded, both, rtol=1e-11, atol=1e-12)
     for index in range(2):
         alone = made(image[index : index + 1], CellGrid(masks("random")[index : index + 1]))
-        torch.testing.assert_close(alone[0], both[index], rtol=0, atol=1e-12)
+        torch.testing.assert_close(alone[0], both[index], rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [MaskedGrid, CellGrid])
@@ -194,7 +198,7 @@ def test_blocks_in_a_row_are_equal_along_all_paths(block, paths):
         for one in blocks:
             x = one(x, grid)
         found.append(grid.put(x, tokens))
-    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-12)
+    assert deviation(found[1:], found[:1]) < 1e-12
 
 
 def test_closing_ranks_gives_something_else():
@@ -204,7 +208,7 @@ def test_closing_ranks_gives_something_else():
     compact = made(image, CellGrid(masks("random"), alignment="none"))
     assert not torch.allclose(compact, logits, rtol=1e-6)
     whole = made(image, CellGrid(masks("all"), alignment="none"))
-    torch.testing.assert_close(whole, made(image, WHOLE), rtol=0, atol=1e-12)
+    torch.testing.assert_close(whole, made(image, WHOLE), rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [MaskedGrid, CellGrid])
