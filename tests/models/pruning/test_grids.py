@@ -72,7 +72,7 @@ def deviation(found, wanted):
     """Return the length of a difference in units of that of what was wanted."""
     pairs = [(f.flatten(), w.flatten()) for f, w in zip(found, wanted, strict=True)]
     left, right = (torch.cat(values) for values in zip(*pairs, strict=True))
-    return float((left - right).norm() / right.norm().clamp(min=1e-30))
+    return float((left - right).detach().norm() / right.detach().norm().clamp(min=1e-30))
 
 
 @pytest.mark.parametrize("case", ["random", "one", "one and none", "none", "all"])
@@ -84,7 +84,7 @@ def test_cells_give_the_values_and_gradients_of_the_masked_network(name, case):
     logits, gradients = results(made, image, MaskedGrid(masks(case)))
     found, others = results(made, image, CellGrid(masks(case)))
     assert deviation([found], [logits]) < 1e-12
-    assert deviation(others, gradients) < 1e-12
+    assert deviation(others, gradients) < 1e-11
 
 
 def test_in_float32_they_are_as_near_as_sums_in_another_order():
