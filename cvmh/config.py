@@ -7,7 +7,7 @@ finds into one sentence that names the key, what came, and the nearest right key
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -61,6 +61,8 @@ class ModelSettings(Settings):
         for key in ("name", "bands", "num_classes"):
             if key in settings:
                 raise ValueError(f"'{key}' is not a setting of a network, leave it out")
+        if "pruning" in settings:
+            raise ValueError("'pruning' stands beside model; set pruning.score, for example")
         return settings
 
 
@@ -259,6 +261,28 @@ class PruningSettings(Settings):
         return self.score == "confidence" or self.reinsert == "exit"
 
 
+class PruningRunSettings(PruningSettings):
+    """A run in which a network learns to do without cells; ``pruning: {}`` takes the defaults."""
+
+    # The share of the cells that are computed: drawn for each batch, evenly from and to.
+    keep: tuple[float, float] = (0.4, 1.0)
+    # The share at which the network is validated, and so the epoch chosen that is kept.
+    validate_keep: float = Field(0.7, gt=0, le=1)
+    # Share of crops of which some cells lose their data, as at the edges of a scene.
+    nodata: float = Field(0.1, ge=0, le=1)
+    # Weight of the loss of the auxiliary heads, where there are any.
+    auxiliary: float = Field(0.4, gt=0)
+    # Let the bundle of model.init teach beside the labels, where train.distill names no teacher.
+    distill: bool = True
+
+    @field_validator("keep")
+    @classmethod
+    def _in_order(cls, keep: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < keep[0] <= keep[1] <= 1 or keep[0] == 1:
+            raise ValueError("must be two shares above 0 and up to 1, the smaller one first")
+        return keep
+
+
 class RunConfig(Settings):
     """One complete run; one YAML file of ``configs/`` is one of these."""
 
@@ -266,6 +290,16 @@ class RunConfig(Settings):
     data: DataSettings = DataSettings()
     augment: AugmentSettings = AugmentSettings()
     train: TrainSettings = TrainSettings()
+    # None: the network computes all cells.
+    pruning: PruningRunSettings | None = None
+
+    @property
+    def network_settings(self) -> dict[str, Any]:
+        """The settings of the network: those of ``model``, and how it chooses cells."""
+        if self.pruning is None:
+            return self.model.settings
+        chosen = self.pruning.model_dump(include=set(PruningSettings.model_fields))
+        return {**self.model.settings, "pruning": chosen}
 
     @classmethod
     def read(cls, path: Path) -> "RunConfig":
@@ -374,10 +408,16 @@ def _group_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None
     """Return the group of settings that a key names, None if it names none."""
     for part in path:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        # A group that may be None is a union.
+        groups = [kind for kind in (annotation, *get_args(annotation)) if _is_group(kind)]
+        if not groups:
             return None
-        model = annotation
+        model = groups[0]
     return model
+
+
+def _is_group(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _nearest(model: type[BaseModel], path: list[str]) -> str:

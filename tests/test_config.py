@@ -26,7 +26,7 @@ def check(content):
         ({"train": {"epoch": 3}}, "train.epoch", "did you mean 'train.epochs'?"),
         ({"data": {"tiles": 3}}, "data.tiles", "did you mean 'data.tile'?"),
         ({"augment": {"noice": 0}}, "augment.noice", "did you mean 'augment.noise'?"),
-        ({"zzz": 1}, "zzz", "known keys here are model, data, augment, train"),
+        ({"zzz": 1}, "zzz", "known keys here are model, data, augment, train, pruning"),
         (
             {"model": {"zzz": 1}},
             "model.zzz",

@@ -20,6 +20,9 @@ from cvmh.models.zoo import create_model, find_preset
 # Settings that change how a network is trained, not what its weights mean.
 OF_TRAINING = frozenset({"drop_path", "init_std"})
 OF_DATA = frozenset({"bands", "num_classes"})
+# The setting by which a network has parts more than the dense one, and what their names begin with.
+OF_PRUNING = frozenset({"pruning"})
+PRUNER = "pruner."
 # The parts of a network in which features are made; some networks have only the second.
 ENCODER_PARTS = ("stem", "encoder", "merge")
 
@@ -29,7 +32,8 @@ class Transfer:
     """What a network took from a bundle.
 
     ``copied`` counts the tensors that were taken as they are. Of bands and classes, the names that
-    the bundle knew, and those that are new; a new class starts from random weights.
+    the bundle knew, and those that are new; a new class starts from random weights. ``new_parts``
+    are of pruning, and start anew too.
     """
 
     bundle: str
@@ -40,6 +44,7 @@ class Transfer:
     new_bands: tuple[str, ...]
     known_classes: tuple[str, ...]
     new_classes: tuple[str, ...]
+    new_parts: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain containers, for the record of a run."""
@@ -56,6 +61,8 @@ class Transfer:
             parts.append(f"left random: {', '.join(self.random)}")
         if self.new_classes:
             parts.append(f"classes that start anew: {', '.join(self.new_classes)}")
+        if self.new_parts:
+            parts.append(f"parts for pruning that start anew: {', '.join(self.new_parts)}")
         return f"weights from {self.bundle}: {'; '.join(parts)}"
 
 
@@ -101,6 +108,9 @@ def start_from(
         new_bands=_chosen(band_names, bands, known=False),
         known_classes=_chosen(classes.names, rows, known=True),
         new_classes=_chosen(classes.names, rows, known=False),
+        new_parts=tuple(
+            key for key in network.state_dict() if key.startswith(PRUNER) and key not in fitted
+        ),
     )
 
 
@@ -136,6 +146,8 @@ def _fit(
     same_classes = rows == list(range(len(card.classes)))
     fitted, adapted, random = {}, [], []
     for key, weight in bundle.network.state_dict().items():
+        if key.startswith(PRUNER) and key not in own:
+            continue
         if key in by_band and not same_bands:
             weight = fit_to_bands(weight, bands)
             adapted.append(key)
@@ -187,7 +199,7 @@ def _check_same_network(
         )
     theirs = _effective(bundle.network, name, card.settings)
     ours = _effective(network, name, settings)
-    for key in sorted((theirs.keys() | ours.keys()) - OF_TRAINING - OF_DATA):
+    for key in sorted((theirs.keys() | ours.keys()) - OF_TRAINING - OF_DATA - OF_PRUNING):
         if theirs.get(key) != ours.get(key):
             raise BundleError(
                 f"model.init: bundle {bundle.path} is of '{name}' with {key} "

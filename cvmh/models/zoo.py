@@ -23,6 +23,8 @@ class Preset:
     published: str = ""
     # Narrow networks bear, and need, larger steps.
     learning_rate: float = 1e-3
+    # Whether it can choose the cells that it computes, of a setting "pruning".
+    prunes: bool = False
 
 
 def _cvmh_unet(name: str, settings: Mapping[str, Any]) -> nn.Module:
@@ -57,12 +59,14 @@ _PAPER = "Cao et al. 2024, arXiv 2410.05624"
 PRESETS: Mapping[str, Preset] = {
     "cvmh_unet": Preset(
         build=_cvmh_unet,
+        prunes=True,
         source=_PAPER,
         published="30.84 M (without the raw SSM tensors), 5.71 GFLOPs; "
         "mIoU Vaihingen 75.97, Potsdam 80.99",
     ),
     "cvmh_unet_small": Preset(
         build=_cvmh_unet,
+        prunes=True,
         settings={
             "stem_widths": (16, 32),
             "widths": (48, 96, 192, 384),
@@ -76,6 +80,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "cvmh_unet_nano": Preset(
         build=_cvmh_unet,
+        prunes=True,
         settings={
             "stem_widths": (16, 32),
             "widths": (32, 64, 96, 128),

@@ -18,6 +18,7 @@ from cvmh.train.distill import Distillation
 from cvmh.train.ema import averaged
 from cvmh.train.losses import SegmentationLoss
 from cvmh.train.optimiser import decayed_names, make_optimiser
+from cvmh.train.pruning import Pruning
 from cvmh.train.schedule import learning_rate, momentum
 from cvmh.train.sync_norm import share_statistics
 
@@ -35,6 +36,7 @@ class SegmentationModule(lightning.LightningModule):
         fused: update all parameters in one pass, which is faster; not under mixed precision.
         teacher: maps the same images to logits of the same classes, and teaches beside the labels
             as ``settings.distill`` says; any module will do.
+        pruning: leaves cells out of batches; None: all are computed.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class SegmentationModule(lightning.LightningModule):
         class_weights: Sequence[float] | None = None,
         fused: bool = False,
         teacher: nn.Module | None = None,
+        pruning: Pruning | None = None,
     ) -> None:
         super().__init__()
         self.fused = fused
@@ -60,6 +63,7 @@ class SegmentationModule(lightning.LightningModule):
         self.loss = SegmentationLoss(
             settings.loss, class_weights=class_weights, label_smoothing=settings.label_smoothing
         )
+        self.pruning = pruning
         self.distillation = None if teacher is None else Distillation(teacher, settings.distill)
         self.train_loss = MeanMetric()
         self.val_loss = MeanMetric()
@@ -98,10 +102,22 @@ class SegmentationModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch; a loss that is not finite stops the run."""
         images, labels, indices = batch
-        logits = self.network(images)
+        # By which a batch draws the same in a resumed run.
+        number = self.current_epoch, batch_idx
+        answers: list[Tensor] = []
+        if self.pruning is None:
+            logits = self.network(images)
+        else:
+            images, labels = self.pruning.empty(
+                images, labels, number=number, rank=self.global_rank
+            )
+            logits, answers = self.pruning.train(self.network, images, number=number)
         loss = self.loss(logits, labels)
         if self.distillation is not None:
             loss = self.distillation.mix(loss, images, logits)
+        for auxiliary in answers:
+            assert self.pruning is not None
+            loss = loss + self.pruning.settings.auxiliary * self.loss(auxiliary, labels)
         if not torch.isfinite(loss):
             raise TrainingError(self._not_finite("loss", f"{loss.item()}", indices))
         self.train_loss.update(loss.detach())
@@ -153,7 +169,10 @@ class SegmentationModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count a batch in the confusion matrix."""
         images, labels, _ = batch
-        logits = self.kept(images)
+        if self.pruning is None:
+            logits = self.kept(images)
+        else:
+            logits = self.pruning.validate(self.kept, images)
         self.val_loss.update(self.loss(logits, labels))
         self.confusion.update(logits.argmax(dim=1), labels)
 

@@ -39,6 +39,7 @@ from cvmh.train.folder import (
 )
 from cvmh.train.memory import fitting
 from cvmh.train.module import SegmentationModule
+from cvmh.train.pruning import Pruning, check_pruning, settle_teacher
 from cvmh.train.start import make_network
 from cvmh.train.sync_norm import join_batch_norms
 from cvmh.train.teacher import Teacher, make_teacher
@@ -77,6 +78,7 @@ def train(
             or is too small for batch norm.
         KeyboardInterrupt: the user stopped the run; it can be resumed.
     """
+    config = settle_teacher(config)
     devices = find_devices(config.train, device)
     if devices.is_first:
         check_folder(out, resume=resume)
@@ -86,6 +88,7 @@ def train(
     precision = find_precision(config.train.precision, uses_gpu=devices.uses_gpu)
     # Refused before anything is read.
     _keeps_best(config)
+    check_pruning(config)
     data = open_data(config.data)
     training = prepare_training(data, config, progress=progress)
     training.share(num_replicas=devices.count, rank=devices.rank)
@@ -135,11 +138,13 @@ def check(
     Raises:
         CvmhError: what :func:`train` would raise before its first step.
     """
+    config = settle_teacher(config)
     devices = find_devices(config.train)
     if devices.is_first:
         check_folder(out, resume=resume)
     find_precision(config.train.precision, uses_gpu=devices.uses_gpu)
     _keeps_best(config)
+    check_pruning(config)
     data = open_data(config.data)
     training = prepare_training(data, config, progress=progress)
     is_resumed = (out / "last.ckpt").exists()
@@ -192,6 +197,7 @@ def _fit(
         class_weights=weights,
         fused=fused,
         teacher=None if teacher is None else teacher.network,
+        pruning=None if config.pruning is None else Pruning(config.pruning, seed=config.train.seed),
     )
     record = Record(
         out,
@@ -286,7 +292,7 @@ def _bundle_writer(
             return
         card = BundleCard(
             model=config.model.name,
-            settings=config.model.settings,
+            settings=config.network_settings,
             classes=data.classes,
             band_names=summary.band_names,
             dtype=summary.dtype,

@@ -10,6 +10,7 @@ from cvmh.models.transfer import freeze_encoder, start_from
 from cvmh.models.weights.starting import start_from_published
 from cvmh.models.zoo import create_model
 from cvmh.progress import Progress, silent
+from cvmh.train.pruning import describe
 
 
 class Start(NamedTuple):
@@ -46,16 +47,16 @@ def make_network(
     """
     settings, bands = config.model, training.summary.band_names
     network = create_model(
-        settings.name, bands=len(bands), num_classes=len(data.classes), **settings.settings
+        settings.name, bands=len(bands), num_classes=len(data.classes), **config.network_settings
     )
     facts: dict[str, Any] = {}
-    told = []
+    told = [] if config.pruning is None else [describe(config.pruning)]
     if settings.init is not None and not is_resumed:
         transfer = start_from(
             network,
             settings.init,
             name=settings.name,
-            settings=settings.settings,
+            settings=config.network_settings,
             band_names=bands,
             classes=data.classes,
         )
