@@ -42,6 +42,8 @@ PASSING = {
 
 # The outputs beside the mask.
 BESIDE = ("scores", "confidence", "vectors", "preview", "report")
+# Of the library too, whose imports are heavy.
+PRUNE_MODES = ("off", "nodata")
 
 
 class Bands(click.ParamType[tuple[int, ...]]):
@@ -74,6 +76,29 @@ class Overlap(click.ParamType[float | str]):
         return share.convert(value, param, ctx)  # type: ignore[arg-type]
 
 
+class Prune(click.ParamType[float | str]):
+    """A mode of pruning, or the share of cells to keep."""
+
+    name = "|".join((*PRUNE_MODES, "RATIO"))
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str:
+        """Parse the mode or the share."""
+        if value in PRUNE_MODES:
+            return str(value)
+        try:
+            share = float(str(value))
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 1:
+            self.fail(
+                f"must be {', '.join(PRUNE_MODES)} or a share of cells to keep, above 0 and at "
+                f"most 1; got '{value}'"
+            )
+        return share
+
+
 @click.command(cls=Verb)
 @click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
 @click.option(
@@ -101,6 +126,13 @@ class Overlap(click.ParamType[float | str]):
     help="Share of a tile that neighbours have in common; auto finds the smallest that will do.",
 )
 @click.option("--tta", is_flag=True, help="Average over flips and turns: 8 times the work.")
+@click.option(
+    "--prune",
+    type=Prune(),
+    default="nodata",
+    show_default=True,
+    help="Leave out cells of tiles: none, those without data, or all but a share of them too.",
+)
 @click.option(
     "--bands",
     type=Bands(),
@@ -317,5 +349,19 @@ def _tell(report: "PredictionReport") -> None:
         f"{report.pixels_valid / max(report.pixels, 1):.0%} with data, "
         f"{report.tiles_run} tiles run, {report.tiles_skipped} skipped as empty{seams}, "
         f"{report.seconds:.1f} s ({speed:.2f} Mpx/s)",
+        err=True,
+    )
+    _tell_pruned(report)
+
+
+def _tell_pruned(report: "PredictionReport") -> None:
+    pruning = report.pruning
+    if pruning is None or not pruning.tiles_pruned:
+        return
+    saved = pruning.estimated_seconds_saved
+    gain = "" if saved is None else f", which saved about {saved:.1f} s"
+    click.echo(
+        f"cvmh: {pruning.tiles_pruned} tiles pruned, {pruning.mean_kept_share:.0%} of the cells of "
+        f"all that ran computed{gain}",
         err=True,
     )

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cvmh.geo.opening import GDAL_ERRORS, open_dataset
 from cvmh.geo.raster import Raster
 from cvmh.geo.validity import Validity
@@ -14,12 +17,14 @@ MAX_PIXELS = 16_000_000
 OVERSAMPLING = 1.2
 
 
-def estimate_share(raster: Raster, bands: Sequence[int], validity: Validity) -> float | None:
-    """Return the share of the scene that is data, 0 to 1, None if it is costly to know.
+def estimate_data(
+    raster: Raster, bands: Sequence[int], validity: Validity
+) -> NDArray[np.bool_] | None:
+    """Return a small map (H, W) of where the scene is data, None if it is costly to know.
 
     An estimate for plans, never a decision: an overview may miss single pixels. A large file
-    without overviews is not read; then the share that its area of interest and its stored blocks
-    leave is given, if there are such, which is too high rather than too low.
+    without overviews is not read; then what its area of interest and its stored blocks leave is
+    given, if there are such, which is too much rather than too little.
 
     Args:
         raster: the open scene.
@@ -32,7 +37,7 @@ def estimate_share(raster: Raster, bands: Sequence[int], validity: Validity) -> 
     try:
         with open_dataset(raster.path) as dataset:
             if _decoded_pixels(dataset, bands, decimation) > MAX_PIXELS:
-                return None if outline.all() else float(outline.mean())
+                return None if outline.all() else outline
             shape = height, width
             pixels = dataset.read(list(bands), out_shape=(len(bands), *shape))
             if validity.alpha is not None:
@@ -42,7 +47,7 @@ def estimate_share(raster: Raster, bands: Sequence[int], validity: Validity) -> 
     except GDAL_ERRORS:
         # Whoever reads all of the scene says what is wrong with it, and where.
         return None
-    return float(validity.judge(pixels, outline).mean())
+    return validity.judge(pixels, outline)
 
 
 def _decoded_pixels(dataset: Any, bands: Sequence[int], decimation: float) -> float:

@@ -16,6 +16,7 @@ from cvmh.classes import NODATA_ID
 from cvmh.geo.tiling import Span, Stripe, TilePlan, blend_weights
 from cvmh.predict.infer import ScoredTile, best_class
 from cvmh.predict.journal import Piece, Record
+from cvmh.predict.kept import PrunedTiles
 from cvmh.predict.read import covering_span, wrapped
 from cvmh.predict.seams import SeamCounter
 
@@ -59,7 +60,7 @@ class ScoreBuffer:
         self._seams = SeamCounter(plan, span, self._cover, num_classes)
         # The row after the last one that a tile touched, a block of columns.
         self._touched = np.zeros(-(-size[1] // BLOCK), dtype=np.int64)
-        self._tiles = 0
+        self._tiles, self._pruned = 0, PrunedTiles()
         self.seconds = 0.0
 
     def add(self, scored: ScoredTile, *, is_counted: bool) -> None:
@@ -77,7 +78,9 @@ class ScoreBuffer:
         self._seams.add(scored, is_counted=is_counted)
         # A tile that meets two spans counts in that in which it begins.
         is_own = self._span.first <= window.column < self._span.end
-        self._tiles += is_counted and is_own
+        if is_counted and is_own:
+            self._tiles += 1
+            self._pruned.add(scored.cells)
         self.seconds += time.perf_counter() - started
 
     def take(self, stripe: Stripe) -> Record:
@@ -93,9 +96,10 @@ class ScoreBuffer:
         facts = {
             "tiles": self._tiles,
             "class_pixels": counts,
+            **self._pruned.facts(),
             **self._seams.take(),
         }
-        self._tiles = 0
+        self._tiles, self._pruned = 0, PrunedTiles()
         self.seconds += time.perf_counter() - started
         return Record(facts, pieces)
 

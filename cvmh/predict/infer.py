@@ -7,11 +7,10 @@ import copy
 import math
 import threading
 import time
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import accumulate
+from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -27,8 +26,12 @@ from cvmh.classes import NODATA_ID
 from cvmh.errors import BundleError, ConfigError
 from cvmh.geo.tiling import TilePlan, Window
 from cvmh.models.bundle import Bundle
+from cvmh.models.pruning import WHOLE, Grid
 from cvmh.predict.augment import IDENTITY, transforms
+from cvmh.predict.cells import Cells
 from cvmh.predict.devices import choose_devices, choose_precision
+from cvmh.predict.passes import Entry, Pass, PassMaker
+from cvmh.predict.pruning import OFF, Pruning
 from cvmh.predict.read import Tile
 
 # A pass on the CPU takes about so many pixels: more do not fit its cache, fewer cost more calls.
@@ -40,15 +43,34 @@ PASSES_UNDER_WAY = 2
 
 
 class ScoredTile(NamedTuple):
-    """A tile, its scores (K, H, W), which sum to one over the classes, and its class ids (H, W)."""
+    """A tile, its scores (K, H, W), which sum to one over the classes, and its class ids (H, W).
+
+    ``cells`` is None where the tile ran dense; scores of pixels without data mean nothing.
+    """
 
     tile: Tile
     scores_KHW: torch.Tensor
     ids_HW: NDArray[np.uint8]
+    cells: Cells | None = None
 
 
-# The tiles of one forward pass, each in its place.
-Pass = list[Tile | None]
+@dataclass(kw_only=True)
+class Spent:
+    """Seconds of the network on dense and on pruned tiles, and how many such there were.
+
+    ``trial`` is what a dense tile took when the network was tried out.
+    """
+
+    dense: float = 0.0
+    pruned: float = 0.0
+    dense_places: int = 0
+    pruned_tiles: int = 0
+    trial: float | None = None
+
+    @property
+    def dense_tile(self) -> float | None:
+        """Seconds of a dense tile, None if there was none."""
+        return self.dense / self.dense_places if self.dense_places else self.trial
 
 
 class Worker(NamedTuple):
@@ -61,10 +83,11 @@ class Worker(NamedTuple):
 class Engine:
     """Runs a bundle's network; each tile's scores depend on that tile alone.
 
-    Every forward pass has the same shape, and every tile its own place in one; where its
+    Every dense pass has the same shape, and every tile its own place in one; where its
     neighbours there are not wanted, zeros are. Kernels are chosen by shape and treat the last rows
     of a matrix in their own way, so that at another place a tile would get other bits: like this
     it gets the same, whichever stripes are finished already and whatever the spans of columns.
+    Passes of pruned tiles are of shapes that leave no last rows (:mod:`cvmh.predict.passes`).
 
     On the CPU a pass takes as many tiles as suit its cache and runs on one thread, many passes at
     a time: that scales better than many threads in one pass, and the scores depend neither on
@@ -80,6 +103,7 @@ class Engine:
         precision: "auto", "fp32" or "bf16"; auto is bf16 on cuda, else fp32.
         tta: average the scores of the flipped and turned tile.
         cores: processor cores to use, default all.
+        pruning: the cells that are left out.
 
     Raises:
         ConfigError: a device or the precision is unknown or not there.
@@ -95,11 +119,11 @@ class Engine:
         precision: str,
         tta: bool = False,
         cores: int | None = None,
+        pruning: Pruning = OFF,
     ) -> None:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1 tile, got {batch}")
-        self._card, self._plan = bundle.card, plan
-        self._first_numbers = (0, *accumulate(map(len, plan.columns)))
+        self._card, self.pruning = bundle.card, pruning
         devices = choose_devices(device)
         self._dtype = choose_precision(precision, devices[0])
         self._transforms = transforms(plan) if tta else (IDENTITY,)
@@ -119,7 +143,14 @@ class Engine:
         for worker in self._workers:
             self._idle.put(worker)
         self._lock = threading.Lock()
-        self.seconds = 0.0
+        self._maker = PassMaker(
+            plan,
+            tiles_a_pass=self.tiles_a_pass,
+            transforms=self._transforms,
+            pruning=pruning,
+            on_cpu=on_cpu,
+        )
+        self.spent = Spent()
 
     def __enter__(self) -> Self:
         self._threads_before = torch.get_num_threads()
@@ -147,6 +178,11 @@ class Engine:
         return len(self._workers)
 
     @property
+    def seconds(self) -> float:
+        """The seconds that forward passes took, together."""
+        return self.spent.dense + self.spent.pruned
+
+    @property
     def precision(self) -> str:
         """The dtype of the forward pass."""
         return str(self._dtype).removeprefix("torch.")
@@ -171,18 +207,18 @@ class Engine:
             is_valid_HW=np.ones((stripe.height, stripe.width), dtype=bool),
             input_size=(stripe.input_height, stripe.input_width),
         )
-        tiles: Pass = [tile] * self.tiles_a_pass
+        dense = Pass([Entry(0, tile, None)] * self.tiles_a_pass)
         threads = torch.get_num_threads()
         try:
-            self._score(tiles)
+            self._score(dense)
             memory.release_freed()
             before = memory.resident()
             memory.forget_peak()
-            self.seconds = 0.0
-            self._score(tiles)
+            self.spent = Spent()
+            self._score(dense)
             return max(0, memory.peak_resident() - before), self.seconds
         finally:
-            self.seconds = 0.0
+            self.spent = Spent(trial=self.spent.dense_tile)
             torch.set_num_threads(threads)
             memory.release_freed()
 
@@ -192,64 +228,69 @@ class Engine:
         Raises:
             BundleError: the network's output has the wrong shape or is not finite.
         """
-        running: deque[Future[list[ScoredTile]]] = deque()
-        for passed in self._passes(tiles):
+        # Pruned tiles come out of turn.
+        early: dict[int, ScoredTile] = {}
+        next_number = 0
+        for scored in self._finished(self._maker.passes(tiles)):
+            early |= scored
+            while next_number in early:
+                yield early.pop(next_number)
+                next_number += 1
+
+    def _finished(self, passes: Iterable[Pass]) -> Iterator[dict[int, ScoredTile]]:
+        """Yield the tiles of each pass by their numbers, in the order of the passes."""
+        running: deque[Future[dict[int, ScoredTile]]] = deque()
+        for passed in passes:
             running.append(self._pool.submit(self._score, passed))
             # So many passes are under way that no worker waits for this thread.
             if len(running) > PASSES_UNDER_WAY * len(self._workers):
-                yield from running.popleft().result()
+                yield running.popleft().result()
         while running:
-            yield from running.popleft().result()
+            yield running.popleft().result()
 
-    def _passes(self, tiles: Iterable[Tile]) -> Iterator[Pass]:
-        """Put each tile into the pass, and at the place in it, that its number in the plan says."""
-        current, places = -1, _no_tiles(self.tiles_a_pass)
-        for tile in tiles:
-            columns = self._plan.columns[tile.stripe]
-            number = self._first_numbers[tile.stripe] + bisect_left(columns, tile.window.column)
-            index, place = divmod(number, self.tiles_a_pass)
-            others = [other for other in places if other is not None]
-            is_full = index != current or places[place] is not None
-            if others and (is_full or _shape(tile) != _shape(others[0])):
-                yield places
-                places = _no_tiles(self.tiles_a_pass)
-            current, places[place] = index, tile
-        if any(tile is not None for tile in places):
-            yield places
-
-    def _score(self, tiles: Pass) -> list[ScoredTile]:
+    def _score(self, passed: Pass) -> dict[int, ScoredTile]:
         worker = self._idle.get()
         started = time.perf_counter()
         try:
             # The setting is one of each thread.
             torch.set_num_threads(self._threads)
             with torch.inference_mode():
-                return list(self._scored(worker, tiles))
+                return dict(self._scored(worker, passed))
         finally:
             self._idle.put(worker)
-            with self._lock:
-                self.seconds += time.perf_counter() - started
+            self._count(passed, time.perf_counter() - started)
 
-    def _scored(self, worker: Worker, tiles: Pass) -> Iterator[ScoredTile]:
-        first = next(tile for tile in tiles if tile is not None)
+    def _count(self, passed: Pass, seconds: float) -> None:
+        with self._lock:
+            if passed.num_cells is None:
+                self.spent.dense += seconds
+                self.spent.dense_places += len(passed.places)
+            else:
+                self.spent.pruned += seconds
+                self.spent.pruned_tiles += len(passed.entries)
+
+    def _scored(self, worker: Worker, passed: Pass) -> Iterator[tuple[int, ScoredTile]]:
+        tiles, first = passed.tiles, passed.entries[0].tile
         window, size = first.window, first.input_size
         nothing = torch.zeros(first.pixels_CHW.shape)
         inputs = [nothing if tile is None else torch.from_numpy(tile.pixels_CHW) for tile in tiles]
         pixels_BCHW = _resized(torch.stack(inputs).to(worker.device), size)
-        scores_BKHW = self._average(worker, pixels_BCHW, tiles)
+        scores_BKHW = self._average(worker, pixels_BCHW, passed)
         scores_BKHW = _resized(scores_BKHW, (window.height, window.width)).cpu()
-        for scores_KHW, tile in zip(scores_BKHW, tiles, strict=True):
-            if tile is None:
+        for scores_KHW, entry in zip(scores_BKHW, passed.places, strict=True):
+            if entry is None:
                 continue
             ids_HW = best_class(scores_KHW.numpy())[0]
-            np.putmask(ids_HW, ~tile.is_valid_HW, NODATA_ID)
-            yield ScoredTile(tile, scores_KHW, ids_HW)
+            np.putmask(ids_HW, ~entry.tile.is_valid_HW, NODATA_ID)
+            yield entry.number, ScoredTile(entry.tile, scores_KHW, ids_HW, entry.cells)
 
-    def _average(self, worker: Worker, pixels_BCHW: torch.Tensor, tiles: Pass) -> torch.Tensor:
+    def _average(self, worker: Worker, pixels_BCHW: torch.Tensor, passed: Pass) -> torch.Tensor:
         """Return the mean scores over the flips and turns, float32."""
         total: torch.Tensor | None = None
-        for transform in self._transforms:
-            logits_BKHW = self._logits(worker, transform.apply(pixels_BCHW), tiles)
+        for turn, transform in enumerate(self._transforms):
+            grid = passed.grid(turn, worker.device)
+            logits_BKHW = self._logits(worker, transform.apply(pixels_BCHW), grid)
+            self._check(logits_BKHW, pixels_BCHW, passed.tiles)
             logits_BKHW = logits_BKHW.float()
             if self._card.temperature != 1:
                 logits_BKHW = logits_BKHW / self._card.temperature
@@ -259,11 +300,11 @@ class Engine:
         assert total is not None, "there is always the identity"
         return total if len(self._transforms) == 1 else total.div_(len(self._transforms))
 
-    def _logits(self, worker: Worker, pixels_BCHW: torch.Tensor, tiles: Pass) -> torch.Tensor:
+    def _logits(self, worker: Worker, pixels_BCHW: torch.Tensor, grid: Grid | None) -> torch.Tensor:
         low = self._dtype != torch.float32
         with torch.autocast(worker.device.type, self._dtype, enabled=low):
             try:
-                logits_BKHW = worker.network(pixels_BCHW)
+                return self._forward(worker.network, pixels_BCHW, grid)
             except torch.OutOfMemoryError as error:
                 # No fault of the bundle: what is finished is of use with a smaller batch.
                 raise ConfigError(
@@ -279,10 +320,22 @@ class Engine:
                     f"network '{self._card.model}' does not take tiles of {size[0]} x {size[1]} "
                     f"pixels ({reason}); it was trained with --tile {self._card.tile}"
                 ) from error
-        self._check(logits_BKHW, pixels_BCHW, tiles)
-        return logits_BKHW
 
-    def _check(self, logits_BKHW: torch.Tensor, pixels_BCHW: torch.Tensor, tiles: Pass) -> None:
+    def _forward(
+        self, network: nn.Module, pixels_BCHW: torch.Tensor, grid: Grid | None
+    ) -> torch.Tensor:
+        """Run the network; most take no grid."""
+        if self.pruning.keep is not None:
+            logits: torch.Tensor = network(pixels_BCHW, grid or WHOLE, keep=self.pruning.keep)
+        elif grid is not None:
+            logits = network(pixels_BCHW, grid)
+        else:
+            logits = network(pixels_BCHW)
+        return logits
+
+    def _check(
+        self, logits_BKHW: torch.Tensor, pixels_BCHW: torch.Tensor, tiles: list[Tile | None]
+    ) -> None:
         expected = (len(pixels_BCHW), len(self._card.classes), *pixels_BCHW.shape[2:])
         if tuple(logits_BKHW.shape) != expected:
             raise BundleError(
@@ -326,14 +379,6 @@ def _spread(network: nn.Module, devices: Sequence[torch.device]) -> list[Worker]
             one = copy.deepcopy(network) if copies else network
             copies[device] = one.to(device).eval()
     return [Worker(device, copies[device]) for device in devices]
-
-
-def _no_tiles(count: int) -> Pass:
-    return [None] * count
-
-
-def _shape(tile: Tile) -> tuple[int, ...]:
-    return (*tile.pixels_CHW.shape, *tile.input_size)
 
 
 def _resized(maps_BCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -9,6 +9,7 @@ from cvmh.errors import ConfigError
 
 AUTO = "auto"
 SCORE_TYPES = ("uint8", "float16")
+PRUNE_MODES = ("off", "nodata")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,9 @@ class PredictOptions:
         device: "auto", "cpu", "cuda", "cuda:N", "mps"; several GPUs with commas between.
         precision: "auto" (bf16 on cuda, else fp32), "fp32" or "bf16".
         tta: average the scores of each tile, flipped and turned; eight times the work.
+        prune: "nodata" leaves out the cells (32 pixels a side) of a tile that hold no data, where
+            the network can; "off" runs tiles whole; a share above 0 and at most 1 also leaves out
+            all but that share of the cells, which a network chooses that was trained to.
         bands: bands of the scene, numbered from 1, in the network's order; default by name.
         nodata: the value of pixels without data, in bands that declare none.
         aoi: polygons outside which nothing is predicted: a vector file, in any CRS.
@@ -51,6 +55,7 @@ class PredictOptions:
     device: str = AUTO
     precision: str = AUTO
     tta: bool = False
+    prune: float | str = "nodata"
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
     aoi: str | Path | None = None
@@ -74,6 +79,12 @@ class PredictOptions:
         if isinstance(self.overlap, str) and self.overlap != AUTO:
             raise ConfigError(
                 f"overlap must be a share from 0 to below 0.9, or auto, got '{self.overlap}'"
+            )
+        is_share = not isinstance(self.prune, str) and 0 < self.prune <= 1
+        if self.prune not in PRUNE_MODES and not is_share:
+            raise ConfigError(
+                f"prune must be {', '.join(PRUNE_MODES)} or the share of cells to keep, above 0 "
+                f"and at most 1, got '{self.prune}'"
             )
         if self.scores_type not in SCORE_TYPES:
             raise ConfigError(

@@ -11,6 +11,7 @@ from cvmh.geo.tiling import Span, TilePlan, split_columns
 from cvmh.predict.blend import Planes
 from cvmh.predict.infer import PASSES_UNDER_WAY
 from cvmh.predict.options import PredictOptions
+from cvmh.predict.passes import PASSES_TO_WAIT
 from cvmh.predict.read import PIECE_BYTES, chunk_rows, ring_rows
 
 # Tiles that are read ahead of the network, in passes.
@@ -36,6 +37,7 @@ class Network(NamedTuple):
     bytes_a_pass: int
     seconds_a_pass: float | None
     resident: int
+    is_pruning: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,8 @@ class ScenePlan:
     """What a prediction will take; bytes, seconds and pixels.
 
     ``tiles_to_read`` leaves out the tiles that certainly hold no data; ``share_with_data`` is
-    estimated from one coarse look, None where that is too dear; ``memory`` is of the whole
+    estimated from one coarse look, None where that is too dear, and so is ``share_kept``, of the
+    work on tiles to read, which leaves out tiles and cells without data; ``memory`` is of the whole
     process, ``memory_limit`` what it may be; ``disk`` counts what lies there at the end at most.
     """
 
@@ -61,6 +64,8 @@ class ScenePlan:
     tiles: int
     tiles_to_read: int
     share_with_data: float | None
+    prune: str
+    share_kept: float | None
     tiles_a_pass: int
     workers: int
     devices: tuple[str, ...]
@@ -92,10 +97,17 @@ class ScenePlan:
             f"{self.stripes} stripes{spans}; {self.tiles_to_read} to read{share}",
             f"network  {self.workers} x {self.tiles_a_pass} tiles at a time on "
             f"{', '.join(self.devices)}",
+            *self._prune_lines(),
             f"memory   {_mib(self.memory)}{limit}",
             f"disk     {_mib(self.disk)} of {_mib(self.disk_free)} free",
             f"time     {'unknown' if self.seconds is None else _duration(self.seconds)}",
         ]
+
+    def _prune_lines(self) -> list[str]:
+        if self.share_kept is None or self.prune == "off":
+            return []
+        left_out = f"{1 - self.share_kept:.0%} of the work is estimated to be on no data"
+        return [f"prune    {self.prune}; {left_out} and left out"]
 
 
 def split_scene(
@@ -179,6 +191,7 @@ def memory_of(
     written = 1 + planes.confidence + (widest_plane if planes.scores else 0)
     write = 2 * BLOCK_ROWS * plan.width * written
     under_way = PASSES_AHEAD + (PASSES_UNDER_WAY + 1) * network.workers
+    under_way += PASSES_TO_WAIT if network.is_pruning else 0
     waiting = under_way * network.tiles_a_pass * tile_area
     tiles = waiting * (4 * len(bands) + 1) + waiting * (4 * num_classes + 1)
     passes = network.workers * network.bytes_a_pass
@@ -211,13 +224,23 @@ def check_disk(output: Path, needed: int) -> int:
     return free
 
 
-def estimate_seconds(plan: TilePlan, tiles: int, network: Network) -> float | None:
-    """Return how long it takes when the network runs on so many tiles, None if it is not known."""
+def estimate_seconds(
+    plan: TilePlan, tiles: int, network: Network, kept: float | None = None
+) -> float | None:
+    """Return how long it takes when the network runs on so many tiles, None if it is not known.
+
+    Args:
+        plan: the tiles.
+        tiles: how many are read.
+        network: what was measured of it.
+        kept: the share of their work that is not left out, as far as that is known.
+    """
     if network.seconds_a_pass is None:
         return None
     passes = -(-tiles // network.tiles_a_pass)
     beside = SECONDS_A_PIXEL * plan.height * plan.width * tiles / max(1, plan.num_tiles)
-    return passes * network.seconds_a_pass / network.workers + beside
+    work = 1.0 if kept is None else kept
+    return passes * work * network.seconds_a_pass / network.workers + beside
 
 
 def planes_of(options: PredictOptions) -> Planes:

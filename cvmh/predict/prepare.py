@@ -8,7 +8,7 @@ from typing import Any
 
 from cvmh import memory
 from cvmh.files import without_secrets
-from cvmh.geo.estimate import estimate_share
+from cvmh.geo.estimate import estimate_data
 from cvmh.geo.raster import Raster, bounded_cache
 from cvmh.geo.tiling import Span, TilePlan
 from cvmh.models.bundle import Bundle, BundleCard
@@ -16,6 +16,7 @@ from cvmh.predict.blend import Planes
 from cvmh.predict.identity import bundle_identity, file_identity, scene_identity
 from cvmh.predict.infer import Engine
 from cvmh.predict.journal import folder_of
+from cvmh.predict.kept import estimate_kept
 from cvmh.predict.options import AUTO, PredictOptions, Warn
 from cvmh.predict.overlap import choose_overlap
 from cvmh.predict.plan import (
@@ -27,6 +28,7 @@ from cvmh.predict.plan import (
     planes_of,
     split_scene,
 )
+from cvmh.predict.pruning import OFF, Pruning, choose_pruning
 from cvmh.predict.source import Source, open_source
 
 # The share of what the machine can give that a prediction takes unless it is told.
@@ -75,6 +77,7 @@ class Job:
             "nodata": None if options.nodata is None else repr(options.nodata),
             "aoi": None if options.aoi is None else file_identity(options.aoi),
             "resampled": self.plan.is_resampled,
+            **({} if self.engine.pruning == OFF else {"prune": str(self.engine.pruning)}),
         }
 
 
@@ -97,12 +100,12 @@ def prepared(
         CvmhError: the scene, the area of interest or a setting cannot be used, or memory or disk
             do not suffice.
     """
-    card = bundle.card
+    card, pruning = bundle.card, choose_pruning(bundle, options.prune)
     with bounded_cache(), Raster(scene) as raster:
         source = open_source(raster, card, options, warn)
-        overlap = _overlap(source, bundle, options, warn)
+        overlap = _overlap(source, bundle, options, pruning, warn)
         plan, planes = source.lay_tiles(overlap), planes_of(options)
-        engine = _engine(bundle, plan, options)
+        engine = _engine(bundle, plan, options, pruning)
         limit = _memory_limit(options)
         is_large = raster.height * raster.width >= SMALL_SCENE or options.max_memory is not None
         network = _try(engine, source, plan, limit, is_measured=is_large or is_trial)
@@ -116,7 +119,9 @@ def prepared(
             limit=limit,
         )
         tiles_to_read = sum(int(source.may_hold(stripe).sum()) for stripe in plan.stripes())
-        share = estimate_share(raster, source.bands, source.validity) if is_trial else None
+        data = estimate_data(raster, source.bands, source.validity) if is_trial else None
+        share = None if data is None else float(data.mean())
+        kept = None if data is None else estimate_kept(source, plan, data, pruning)
         most = tiles_to_read / plan.num_tiles
         pixels = int(raster.height * raster.width * (most if share is None else min(share, most)))
         disk = estimate_disk(pixels, len(card.classes), planes)
@@ -135,6 +140,8 @@ def prepared(
             tiles=plan.num_tiles,
             tiles_to_read=tiles_to_read,
             share_with_data=share,
+            prune=str(pruning),
+            share_kept=kept,
             tiles_a_pass=engine.tiles_a_pass,
             workers=engine.num_workers,
             devices=tuple(map(str, engine.devices)),
@@ -142,7 +149,7 @@ def prepared(
             memory_limit=limit,
             disk=disk,
             disk_free=check_disk(output, 0 if folder_of(output).exists() else disk),
-            seconds=estimate_seconds(plan, tiles_to_read, network),
+            seconds=estimate_seconds(plan, tiles_to_read, network, kept),
         )
         yield Job(
             source=source,
@@ -158,7 +165,7 @@ def prepared(
         )
 
 
-def _engine(bundle: Bundle, plan: TilePlan, options: PredictOptions) -> Engine:
+def _engine(bundle: Bundle, plan: TilePlan, options: PredictOptions, pruning: Pruning) -> Engine:
     return Engine(
         bundle,
         plan,
@@ -166,13 +173,16 @@ def _engine(bundle: Bundle, plan: TilePlan, options: PredictOptions) -> Engine:
         device=options.device,
         precision=options.precision,
         tta=options.tta,
+        pruning=pruning,
     )
 
 
-def _overlap(source: Source, bundle: Bundle, options: PredictOptions, warn: Warn) -> float:
+def _overlap(
+    source: Source, bundle: Bundle, options: PredictOptions, pruning: Pruning, warn: Warn
+) -> float:
     if options.overlap != AUTO:
         return float(options.overlap)
-    return choose_overlap(source, lambda plan: _engine(bundle, plan, options), warn)
+    return choose_overlap(source, lambda plan: _engine(bundle, plan, options, pruning), warn)
 
 
 def _memory_limit(options: PredictOptions) -> int | None:
@@ -206,4 +216,5 @@ def _try(
         bytes_a_pass=bytes_a_pass,
         seconds_a_pass=seconds_a_pass,
         resident=held,
+        is_pruning=engine.pruning.without_data,
     )

@@ -13,8 +13,10 @@ from cvmh.geo.ground import Ground
 from cvmh.metrics.areas import AreaEstimates, estimate_areas
 from cvmh.models.bundle import versions
 from cvmh.predict.journal import Journal
+from cvmh.predict.kept import PruningReport, sum_up
 from cvmh.predict.outputs import write_report
 from cvmh.predict.prepare import Job
+from cvmh.predict.pruning import OFF
 from cvmh.predict.seams import summarise
 
 # What estimates for a scene rest on, which nothing in the scene can show.
@@ -46,7 +48,7 @@ class PredictionReport:
     ``peak_memory`` is of the whole process in bytes. ``stripes_kept`` were finished by an earlier
     call; ``was_done`` says that nothing was left to do, and nothing was counted again: all counts
     are 0. ``seams`` is described in
-    :func:`cvmh.predict.seams.summarise`.
+    :func:`cvmh.predict.seams.summarise`; ``pruning`` is None where nothing is ever left out.
     """
 
     scene: str
@@ -64,6 +66,7 @@ class PredictionReport:
     class_areas: tuple[float, ...] | None
     area_estimates: AreaEstimates | None
     seams: dict[str, Any]
+    pruning: PruningReport | None
     seconds: float
     busy: dict[str, float]
     peak_memory: int
@@ -118,6 +121,7 @@ def make_report(
         class_areas=areas,
         area_estimates=None if areas is None else _estimate(job, areas),
         seams=summarise(entries, job.card.classes),
+        pruning=_pruning(job, entries),
         seconds=seconds,
         busy=asdict(clock),
         peak_memory=memory.peak_resident(),
@@ -131,6 +135,13 @@ def make_report(
     if job.options.report is not None:
         write_report(Path(job.options.report), report.to_json())
     return report
+
+
+def _pruning(job: Job, entries: list[dict[str, Any]]) -> PruningReport | None:
+    engine = job.engine
+    if engine.pruning == OFF:
+        return None
+    return sum_up(entries, engine.pruning, engine.spent, engine.num_workers)
 
 
 def _has_areas(job: Job, class_areas: NDArray[np.float64]) -> bool:
@@ -170,6 +181,7 @@ def read_report(job: Job) -> PredictionReport:
         class_areas=None,
         area_estimates=None,
         seams={},
+        pruning=None,
         seconds=0.0,
         busy=asdict(Clock()),
         peak_memory=memory.peak_resident(),

@@ -28,6 +28,7 @@ from cvmh.predict.options import PredictOptions, Warn
 from cvmh.predict.outputs import Outputs, write_preview, write_vectors_of
 from cvmh.predict.plan import PASSES_AHEAD, ScenePlan
 from cvmh.predict.prepare import Job, prepared
+from cvmh.predict.pruning import OFF
 from cvmh.predict.read import SceneReader, Tile
 from cvmh.predict.report import Clock, PredictionReport, make_report, read_report
 from cvmh.predict.stream import ahead
@@ -223,6 +224,7 @@ def _tags(job: Job, key: str) -> dict[str, str]:
     tags = {"model": job.card.model, "bands": str(job.source.bands), "key": key}
     tags |= {"tile": str(job.source.tile), "overlap": f"{job.overlap:g}"}
     tags |= {} if options.nodata is None else {"nodata": f"{options.nodata:g}"}
+    tags |= {} if job.engine.pruning == OFF else {"prune": str(job.engine.pruning)}
     return tags | ({"command": options.command} if options.command else {})
 
 

@@ -54,6 +54,7 @@ OPTIONS = {
         "--precision",
         "--preview",
         "--progress",
+        "--prune",
         "--report",
         "--resample",
         "--resume",

@@ -10,7 +10,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from cvmh.geo import estimate
 from cvmh.geo.area import Area
 from cvmh.geo.coverage import Coverage, find_coverage
-from cvmh.geo.estimate import estimate_share
+from cvmh.geo.estimate import estimate_data
 from cvmh.geo.raster import Raster
 from cvmh.geo.validity import Validity, find_alpha
 
@@ -25,7 +25,8 @@ def disc():
 def estimated(path, bands=(1,), **options):
     with Raster(path) as raster:
         rule = Validity(raster, bands, alpha=find_alpha(raster, bands), **options)
-        return estimate_share(raster, bands, rule)
+        data = estimate_data(raster, bands, rule)
+        return None if data is None else data.mean()
 
 
 def test_nodata_alpha_and_masks_are_estimated_to_within_a_percent(make_raster):
@@ -72,5 +73,5 @@ def test_a_damaged_file_has_no_estimate_and_no_error(make_raster):
     path = make_raster("a.tif", noise, compress="deflate", tiled=True, blockxsize=64, blockysize=64)
     path.write_bytes(path.read_bytes()[:30_000])
     with Raster(path) as raster:
-        assert estimate_share(raster, [1], Validity(raster, [1], alpha=None)) is None
+        assert estimate_data(raster, [1], Validity(raster, [1], alpha=None)) is None
         assert find_coverage(raster, [1]) is None
