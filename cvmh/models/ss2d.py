@@ -13,10 +13,8 @@ from torch.nn import functional
 
 from cvmh.models.layers import WideNorm, to_channels_first, to_channels_last
 from cvmh.models.pruning.grid import WHOLE, Grid, LineOrder
-from cvmh.models.pruning.raster_steps import at_steps
 from cvmh.models.pruning.scores import Meter
 from cvmh.ops import selective_scan
-from cvmh.ops.arguments import no_autocast
 from cvmh.ops.traversal import inverse_table, order_table, step_directions
 
 # A path starts, or goes right, left, up or down.
@@ -134,25 +132,27 @@ class SS2D(nn.Module):
         return self.out_proj(mixed)
 
     def _scan(self, x_BHWD: Tensor, grid: Grid) -> Tensor:
-        x_BLD = grid.flatten(x_BHWD)
-        batch, _, inner = x_BLD.shape
+        projected = functional.linear(x_BHWD, self.x_proj_weight.flatten(0, 1))
+        if self.reorder_parameters or not grid.has_gaps:
+            return self._scan_projected(x_BHWD, projected, grid)
+        # Steps over pruned tokens decay by the dt of kept ones: to walk all of them takes less
+        # time than to sum up the decay over each gap, of each channel.
+        whole = self._scan_projected(grid.put(x_BHWD), grid.put(projected), WHOLE)
+        return grid.take(whole)
+
+    def _scan_projected(self, x_BHWD: Tensor, projected_BHWP: Tensor, grid: Grid) -> Tensor:
+        x_BLD, projected = grid.flatten(x_BHWD), grid.flatten(projected_BHWP)
         order, gap = grid.paths(self.paths, self.line_order, x_BHWD)
         num_paths = order.shape[-2]
-        num_sets, parts, _ = self.x_proj_weight.shape
-        projected = functional.linear(x_BLD, self.x_proj_weight.view(-1, inner))
-        projected = projected.view(batch, -1, num_sets, parts).transpose(1, 2)
+        projected = projected.unflatten(-1, self.x_proj_weight.shape[:2]).transpose(1, 2)
         projected = projected.expand(-1, num_paths, -1, -1)
-        decay = None
         if not self.reorder_parameters:
-            steps = grid.raster_steps(self.paths, self.line_order, x_BHWD)
-            if steps.end is not None:
-                decay = steps.decay(self._steps_of(projected), self._zero_step(num_paths))
-                gap = None
-            projected = steps.of_givers(projected)
+            givers = grid.givers(self.paths, self.line_order, x_BHWD)
+            projected = _of_givers(projected, givers)
         dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         if self.direction_weight is not None:
             B = B + grid.at_tokens(self._direction_terms(grid, x_BHWD), x_BHWD)
-        dt_bias = self._full_dt_bias.expand(num_paths, -1)
+        dt_bias = (2 * self.dt_bias if self.double_dt_bias else self.dt_bias).expand(num_paths, -1)
         y_BLD = selective_scan(
             x_BLD,
             dt,
@@ -162,8 +162,8 @@ class SS2D(nn.Module):
             self.D.expand(num_paths, -1),
             order=order,
             gap=gap,
-            gap_dt=None if gap is None else self._zero_step(num_paths),
-            decay_dt=decay,
+            # The step of a zero token, whose projections are zero.
+            gap_dt=None if gap is None else functional.softplus(dt_bias),
             dt_bias=dt_bias,
             dt_softplus=True,
             dt_weight=self.dt_weight.expand(num_paths, -1, -1),
@@ -175,22 +175,8 @@ class SS2D(nn.Module):
         rows_KRD = self.x_proj_weight[:, : self.dt_rank]
         dt = functional.linear(x_BHWD, rows_KRD.flatten(0, 1)).unflatten(-1, rows_KRD.shape[:2])
         steps = (dt[..., None, :] @ self.dt_weight)[..., 0, :]
-        return functional.softplus(steps + self._full_dt_bias).mean((-2, -1))
-
-    @property
-    def _full_dt_bias(self) -> Tensor:
-        return 2 * self.dt_bias if self.double_dt_bias else self.dt_bias
-
-    def _zero_step(self, num_paths: int) -> Tensor:
-        """Return the step (K, D) of a zero token, whose projections are zero."""
-        return functional.softplus(self._full_dt_bias).expand(num_paths, -1)
-
-    def _steps_of(self, projected_BKLP: Tensor) -> Tensor:
-        """Return the steps of all tokens, once for all paths if they share weights."""
-        low = projected_BKLP[:, : len(self.dt_weight), :, : self.dt_rank]
-        with no_autocast(low.device):
-            steps = self._wide(low) @ self._wide(self.dt_weight)
-            return functional.softplus(steps + self._wide(self._full_dt_bias)[:, None])
+        bias = 2 * self.dt_bias if self.double_dt_bias else self.dt_bias
+        return functional.softplus(steps + bias).mean((-2, -1))
 
     def _direction_terms(self, grid: Grid, x_BHWD: Tensor) -> Tensor:
         """Return what B gets at each pixel of the whole map, (K, L, N)."""
@@ -200,13 +186,22 @@ class SS2D(nn.Module):
         )
         assert self.direction_weight is not None
         came = step_directions(order, width)
-        visited = inverse_table(order, order.shape[-1])
-        return at_steps(self.direction_weight[came][None], visited)[0]
+        visited = inverse_table(order, order.shape[-1])[None]
+        return _of_givers(self.direction_weight[came][None], visited)[0]
 
     @staticmethod
     def _wide(tensor: Tensor) -> Tensor:
         # Networks in 16 bit keep their decay rates exact.
         return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _of_givers(values_BKTN: Tensor, giver_BKL: Tensor) -> Tensor:
+    """Give to each token the values of another, or of the step that visits it: (B, K, L, N)."""
+    if len(giver_BKL) == 1:
+        path = torch.arange(giver_BKL.shape[1], device=giver_BKL.device)[:, None]
+        return values_BKTN[:, path, giver_BKL[0].long()]
+    index = giver_BKL[..., None].expand(-1, -1, -1, values_BKTN.shape[-1])
+    return values_BKTN.gather(2, index)
 
 
 def initial_dt_bias(*shape: int) -> Tensor:

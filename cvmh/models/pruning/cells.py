@@ -14,7 +14,6 @@ from torch.nn import functional
 from cvmh.errors import ShapeError
 from cvmh.models.layers import to_channels_first, to_channels_last
 from cvmh.models.pruning.grid import Grid, LineOrder, Paths, batch_norm_of
-from cvmh.models.pruning.raster_steps import RasterSteps, closed_steps, leaping_steps
 from cvmh.ops.depthwise import depthwise_rows
 from cvmh.ops.traversal import kept_tables, order_table
 
@@ -73,7 +72,7 @@ class CellGrid(Grid):
 
     def _start_tables(self) -> None:
         self._tables: dict[tuple[str, str, int], Paths] = {}
-        self._raster_tables: dict[tuple[str, str, int], RasterSteps] = {}
+        self._giver_tables: dict[tuple[str, str, int], Tensor] = {}
         self._row_tables: dict[int, _Rows] = {}
         self._window_tables: dict[tuple[int, int], Tensor] = {}
         self._border_tables: dict[tuple[int, int], _Border] = {}
@@ -212,23 +211,24 @@ class CellGrid(Grid):
             self._tables[key] = Paths(table.order, table.gap if self.alignment == "gap" else None)
         return self._tables[key]
 
-    def raster_steps(self, name: str, line_order: LineOrder, x_NHWD: Tensor) -> RasterSteps:
-        """Return whose dt, B and C the steps of paths take where they take them in raster order."""
+    @property
+    def has_gaps(self) -> bool:
+        """Whether scans leap over what is pruned, and so do not count it as steps."""
+        return self.alignment == "gap"
+
+    def givers(self, name: str, line_order: LineOrder, x_NHWD: Tensor) -> Tensor:
+        """Return which token's number is that of the step at which a path visits each."""
         side = x_NHWD.shape[1]
         key = name, line_order, side
-        if key not in self._raster_tables:
+        if key not in self._giver_tables:
+            order = self.paths(name, line_order, x_NHWD).order
+            rows = self.paths("single", line_order, x_NHWD).order.expand_as(order).long()
             size = self.num_cells * side**2
-            with torch.inference_mode(False):
-                if self.alignment == "gap":
-                    shape = self.rows * side, self.columns * side
-                    order = order_table(name, *shape, line_order=line_order, device=x_NHWD.device)
-                    steps = leaping_steps(order, self._place_of_tokens(side), size=size)
-                else:
-                    rows = self.paths("single", line_order, x_NHWD).order
-                    order = self.paths(name, line_order, x_NHWD).order
-                    steps = closed_steps(order, rows, size=size)
-            self._raster_tables[key] = steps
-        return self._raster_tables[key]
+            # Padding falls into a spare last column.
+            blank = rows.new_zeros(*order.shape[:2], size + 1)
+            givers = blank.scatter(2, torch.where(order < 0, size, order).long(), rows)
+            self._giver_tables[key] = givers[..., :size].clamp(min=0)
+        return self._giver_tables[key]
 
     def at_tokens(self, values_KLN: Tensor, x_NHWD: Tensor) -> Tensor:
         """Return values of each pixel of the whole map for each token: (B, K, L, N)."""

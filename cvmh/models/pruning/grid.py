@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cvmh.models.pruning.raster_steps import RasterSteps
 from cvmh.ops.traversal import inverse_table, order_table
 
 # Pixels along each side of a cell, the unit that is kept or pruned: the stride of the coarsest map,
@@ -109,13 +108,18 @@ class Grid:
         _, height, width, _ = x_NHWD.shape
         return Paths(order_table(name, height, width, line_order=line_order, device=x_NHWD.device))
 
-    def raster_steps(self, name: str, line_order: LineOrder, x_NHWD: Tensor) -> RasterSteps:
-        """Return whose dt, B and C the steps of paths take where they take them in raster order.
+    @property
+    def has_gaps(self) -> bool:
+        """Whether scans leap over what is pruned, and so do not count it as steps."""
+        return False
 
-        Step t of a path, at whatever token it is, takes those of the token whose number is t.
+    def givers(self, name: str, line_order: LineOrder, x_NHWD: Tensor) -> Tensor:
+        """Return which token's number is that of the step at which a path visits each.
+
+        Numbers are of the rows of the map; the result is (B or 1, K, L).
         """
         order = self.paths(name, line_order, x_NHWD).order
-        return RasterSteps(inverse_table(order, order.shape[-1])[None])
+        return inverse_table(order, order.shape[-1])[None]
 
     def at_tokens(self, values_KLN: Tensor, x_NHWD: Tensor) -> Tensor:
         """Return values of each pixel of the whole map for each token: (B or 1, K, L, N)."""
