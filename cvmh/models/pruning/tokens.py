@@ -15,8 +15,7 @@ class NumberedGrid(CellGrid):
     """Kept cells, one after the other, as many of each tile: maps are (B M, S, S, C).
 
     Nothing waits for the device, and shapes are known without values, so that costs can be counted.
-    Cells may be single tokens, those of a PlainMamba: convolutions, which see far beyond them,
-    run over whole maps.
+    Cells may be single tokens, those of a PlainMamba.
 
     Args:
         cells_BM: numbers of the kept cells of each tile, row by row, rising.
@@ -43,7 +42,9 @@ class NumberedGrid(CellGrid):
 
     def convolve(self, conv: nn.Conv2d, x_NCHW: Tensor) -> Tensor:
         """Map (N, C, S, S) by a convolution that sees zeros at pruned tokens."""
-        if conv.kernel_size == (1, 1):
-            return conv(x_NCHW)
+        is_quick = x_NCHW.device.type == "cpu" and not torch.is_grad_enabled()
+        if is_quick or conv.kernel_size == (1, 1):
+            return super().convolve(conv, x_NCHW)
+        # The windows of all tokens would be many times the map.
         whole = to_channels_first(self.put(to_channels_last(x_NCHW)))
         return to_channels_first(self.take(to_channels_last(conv(whole))))
