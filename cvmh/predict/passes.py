@@ -16,13 +16,15 @@ from cvmh.predict.cells import Cells, find_cells
 from cvmh.predict.pruning import Pruning
 from cvmh.predict.read import Tile
 
-# Kept cells that suit the CPU's cache: as many as PIXELS_IN_CACHE of the dense network.
-CELLS_IN_CACHE = 128
+# Cells of a pass on the CPU, at most: more do not fit its cache.
+CELLS_IN_CACHE = 256
+# A pass takes as long as so many more cells, for its calls: measured with the nano preset.
+CELLS_FOR_CALLS = 48
 # Kernels take rows of a matrix by blocks; where these are full, a row gets the same bits at any
 # place and in a matrix of any length. Of two tiles at least, because one is multiplied otherwise.
 FULL_BLOCKS, FEWEST_TILES = 32, 2
 # A pruned tile waits for others while the tiles of so many dense passes come.
-PASSES_TO_WAIT = 8
+PASSES_TO_WAIT = 16
 
 
 class Entry(NamedTuple):
@@ -62,9 +64,9 @@ class Pass(NamedTuple):
 class PassMaker:
     """Sorts tiles into passes in which no tile changes what another gets.
 
-    Dense passes have one shape, and every tile its own place in one. Pruned tiles wait for others
-    of their stripe, and those of about equally many cells share a pass: on the CPU of any shape
-    that fills the blocks of matrix kernels, on a GPU of one shape a bucket.
+    Dense passes have one shape, and every tile its own place in one. Pruned tiles wait for others,
+    on a GPU of their stripe, and those of about equally many cells share a pass: on the CPU of any
+    shape that fills the blocks of matrix kernels, on a GPU of one shape a bucket.
 
     Args:
         plan: the tiles to come.
@@ -124,42 +126,51 @@ class PassMaker:
     def _is_late(self, first: Entry, entry: Entry) -> bool:
         """Say whether those that wait must no longer wait when a tile comes."""
         waits = entry.number - first.number >= PASSES_TO_WAIT * self._tiles_a_pass
-        return waits or entry.tile.stripe != first.tile.stripe
+        is_elsewhere = not self._on_cpu and entry.tile.stripe != first.tile.stripe
+        return waits or is_elsewhere or _shape(entry.tile) != _shape(first.tile)
 
     def _packed(self, pending: list[Entry]) -> Iterator[Pass]:
         """Yield passes of tiles with about as many cells, those with most first."""
         ordered = sorted(pending, key=lambda entry: -_count(entry))
         while ordered:
-            most = self._most_beside(ordered[0])
-            chosen, ordered = ordered[:most], ordered[most:]
-            yield self._pruned(chosen)
+            made = self._first_of(ordered)
+            yield made
+            ordered = ordered[len(made.entries) :]
 
-    def _most_beside(self, entry: Entry) -> int:
-        """Return how many tiles share a pass of which this one keeps the most cells."""
+    def _first_of(self, ordered: list[Entry]) -> Pass:
+        """Return the pass of the tile with most cells, and of some that follow."""
+        assert ordered[0].cells is not None
+        count = ordered[0].cells.num_kept
         if not self._on_cpu:
-            return self._tiles_a_pass
+            most = self._tiles_a_pass
+            return _padded(ordered[:most], most, ordered[0].cells.bucket)
+        most = CELLS_IN_CACHE // count
         # The cells that the network itself will choose fill no blocks.
-        is_alone = self._pruning.keep is not None
-        return 1 if is_alone else CELLS_IN_CACHE // _count(entry)
+        if most < FEWEST_TILES or self._pruning.keep is not None:
+            return _padded(ordered[:1], 1, count)
+        numbers = range(1, min(most, len(ordered)) + 1)
+        return min((_in_full_blocks(ordered[:number]) for number in numbers), key=_cost)
 
-    def _pruned(self, entries: list[Entry]) -> Pass:
-        """Return a pass of tiles of which the first keeps the most cells."""
-        assert entries[0].cells is not None
-        count, cells = _count(entries[0]), entries[0].cells
-        if not self._on_cpu:
-            return _padded(entries, self._tiles_a_pass, cells.bucket)
-        if self._most_beside(entries[0]) == 1:
-            return Pass([*entries], count)
-        fewest = max(FEWEST_TILES, len(entries))
-        shapes = [
-            (tiles, count + -count % (FULL_BLOCKS // gcd(FULL_BLOCKS, tiles)))
-            for tiles in range(fewest, fewest + FULL_BLOCKS)
-        ]
-        return _padded(entries, *min(shapes, key=lambda shape: shape[0] * shape[1]))
+
+def _in_full_blocks(entries: list[Entry]) -> Pass:
+    """Return the smallest pass on the CPU of tiles of which the first keeps the most cells."""
+    count, fewest = _count(entries[0]), max(FEWEST_TILES, len(entries))
+    shapes = [
+        (tiles, count + -count % (FULL_BLOCKS // gcd(FULL_BLOCKS, tiles)))
+        for tiles in range(fewest, fewest + FULL_BLOCKS)
+    ]
+    return _padded(entries, *min(shapes, key=lambda shape: shape[0] * shape[1]))
 
 
 def _padded(entries: list[Entry], num_tiles: int, num_cells: int) -> Pass:
     return Pass([*entries, *[None] * (num_tiles - len(entries))], num_cells)
+
+
+def _cost(made: Pass) -> float:
+    """Return what a pass takes for each cell that is kept in it."""
+    assert made.num_cells is not None, "dense passes have one shape"
+    cells = len(made.places) * made.num_cells + CELLS_FOR_CALLS
+    return cells / sum(map(_count, made.entries))
 
 
 def _count(entry: Entry) -> int:
