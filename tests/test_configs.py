@@ -51,6 +51,8 @@ def build(config):
 def take_a_step(config, tiny, root, out):
     # The fakes leave out tiles that are many.
     place = {"root": str(root), "partial": config.data.dataset != "folder"}
+    # Networks of smp keep the channels of their encoders.
+    tiny = tiny if config.model.name.startswith("cvmh_unet") else {"decoder_channels": 16}
     small = merge(
         config.model_dump(mode="json"), SMALL, {"data": place, "model": {"settings": tiny}}
     )

@@ -214,8 +214,13 @@ def _effective(network: nn.Module, name: str, settings: dict[str, Any]) -> dict[
     own = getattr(network, "settings", None)
     if isinstance(own, Settings):
         return own.model_dump(mode="json")
-    merged = {**find_preset(name).settings, **settings}
-    return dict(json.loads(json.dumps(merged)))
+    merged = dict(json.loads(json.dumps({**find_preset(name).settings, **settings})))
+    of_encoder = merged.pop("encoder_settings", {})
+    idle = OF_TRAINING | OF_PRUNING
+    # Nothing set is the same as no group of settings.
+    if kept := {key: value for key, value in of_encoder.items() if key not in idle}:
+        merged["encoder_settings"] = kept
+    return merged
 
 
 def _chosen(names: Sequence[str], places: list[int | None], *, known: bool) -> tuple[str, ...]:

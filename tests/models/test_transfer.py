@@ -193,6 +193,31 @@ def test_settings_of_training_and_defaults_that_are_written_out_do_not_count(tin
     assert report.copied == len(network.state_dict())
 
 
+def test_pruning_in_the_encoder_of_a_network_of_smp_starts_from_a_dense_bundle(tmp_path):
+    name, sizes = "smp:unet:cvmh-plainmamba_l1", {"depth": 4}
+    settings = {"encoder_settings": {**sizes, "drop_path": 0.0, "pruning": {"layers": [2]}}}
+    dense = create_model(name, num_classes=3, encoder_settings=sizes)
+    card = BundleCard(
+        model=name,
+        settings={"encoder_settings": sizes},
+        classes=CLASSES,
+        band_names=RGB,
+        dtype="uint8",
+        mean=(1.0,) * 3,
+        std=(1.0,) * 3,
+    )
+    path = tmp_path / "dense.safetensors"
+    save_bundle(path, dense, card)
+    network = create_model(name, num_classes=3, **settings)
+    report = start_from(
+        network, path, name=name, settings=settings, band_names=RGB, classes=CLASSES
+    )
+    assert report.copied == len(network.state_dict())
+    other = {"encoder_settings": {**settings["encoder_settings"], "num_convs": 2}}
+    with pytest.raises(BundleError, match="with encoder_settings"):
+        start_from(network, path, name=name, settings=other, band_names=RGB, classes=CLASSES)
+
+
 def test_a_frozen_encoder_has_no_gradients_and_keeps_its_statistics(trained):
     network, _ = transferred(trained)
     network.train()
