@@ -127,11 +127,11 @@ class Course:
 
         A cell that the encoder has left out can so return.
         """
-        if self.outer is self.entered:
+        if self.pruner is not None and self.pruner.settings.reinsert == "exit":
+            x_NHWC = self.run(stage, x_NHWC)
+        else:
             self.inner = self.outer
             x_NHWC = self._choose(stage, x_NHWC, head=1, side=DEEPEST)
-        else:
-            x_NHWC = self.run(stage, x_NHWC)
         self.trace.decoder = self.inner
         return x_NHWC
 

@@ -1,0 +1,355 @@
+"""Networks that choose their cells: which they choose, and what becomes of the others."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cvmh import create_model
+from cvmh.errors import ConfigError
+from cvmh.models.cvmh_unet import CVMHUNetSettings
+from cvmh.models.pruning import WHOLE, CellGrid, MaskedGrid
+from cvmh.models.pruning.learned import Trace, enlarged
+from cvmh.models.pruning.scores import Meter, best_cells, count_kept
+from cvmh.models.ss2d import SS2D
+
+TINY = {
+    "stem_widths": (4, 8),
+    "widths": (8, 8, 12, 12),
+    "encoder_depths": (2, 1, 2, 1),
+    "decoder_depths": (2, 1, 1, 2),
+    "d_state": 2,
+    "expand": 1.0,
+    "num_frequencies": 3,
+    "drop_path": 0.0,
+    "init_std": None,
+}
+ENDS = {"convolutional": {}, "patches": {"stem_widths": None}, "vss": {"block": "vss"}}
+COMBINATIONS = [
+    (score, reinsert)
+    for score in ("clipped_output", "delta", "confidence")
+    for reinsert in ("frozen", "null", "exit")
+]
+
+
+def draw(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+
+def network(score="clipped_output", reinsert="frozen", *, ends="convolutional", **settings):
+    torch.manual_seed(1)
+    settings = {**TINY, **ENDS[ends], **settings}
+    settings["pruning"] = {"score": score, "reinsert": reinsert}
+    made = create_model("cvmh_unet", bands=3, num_classes=4, **settings).double().eval()
+    for module in made.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # As if trained: zeros at pruned tokens must not stay zeros.
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            module.bias.data.normal_()
+    for weight in made.pruner.parameters():
+        nn.init.normal_(weight)
+    return made
+
+
+def mask(*rows):
+    return torch.tensor(rows, dtype=torch.bool)
+
+
+MASKS = {
+    "all": torch.ones(2, 3, 3, dtype=torch.bool),
+    "random": torch.stack(
+        [mask([1, 0, 1], [0, 1, 1], [1, 1, 0]), mask([0, 1, 1], [0, 0, 0], [1, 0, 1])]
+    ),
+    "one and none": torch.stack([mask([0] * 3, [0, 1, 0], [0] * 3), mask(*[[0] * 3] * 3)]),
+}
+
+
+def results(made, image, grid, keep):
+    """Return logits, which cells were chosen twice, and gradients of all that comes out."""
+    image, trace = image.clone().requires_grad_(), Trace()
+    logits = made(image, grid, keep, trace)
+    total = sum(out.square().sum() for out in (logits, *trace.answers))
+    wanted = [image, *made.parameters()]
+    found = torch.autograd.grad(total, wanted, allow_unused=True)
+    pairs = zip(wanted, found, strict=True)
+    gradients = [torch.zeros_like(w) if g is None else g for w, g in pairs]
+    chosen = [grid.active_BGG for grid in (trace.encoder, trace.decoder)]
+    return [logits.detach(), *trace.answers], chosen, gradients
+
+
+def deviation(found, wanted):
+    """Return the length of a difference in units of that of what was wanted."""
+    pairs = [(f.flatten(), w.flatten()) for f, w in zip(found, wanted, strict=True)]
+    left, right = (torch.cat(values) for values in zip(*pairs, strict=True))
+    return float((left - right).detach().norm() / right.detach().norm().clamp(min=1e-30))
+
+
+@pytest.mark.parametrize(
+    ("score", "reinsert", "case"),
+    [(*names, "random") for names in COMBINATIONS]
+    + [(*COMBINATIONS[0], "all"), (*COMBINATIONS[4], "one and none"), (*COMBINATIONS[8], "all")]
+    + [(*COMBINATIONS[8], "one and none")],
+)
+def test_kept_cells_alone_give_values_and_gradients_of_the_masked_network(score, reinsert, case):
+    made = network(score, reinsert)
+    # No multiples of 32.
+    image = draw(2, 3, 90, 77)
+    logits, chosen, gradients = results(made, image, MaskedGrid(MASKS[case]), 0.5)
+    assert bool((chosen[0] <= MASKS[case]).all() and (chosen[1] <= MASKS[case]).all())
+    for size in (None, 9) if case == "one and none" else (None,):
+        found, others, slopes = results(made, image, CellGrid(MASKS[case], size=size), 0.5)
+        assert all(torch.equal(*pair) for pair in zip(others, chosen, strict=True))
+        assert deviation(found, logits) < 1e-12
+        assert deviation(slopes, gradients) < 1e-11
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_whole_tiles_are_masked_in_training_and_cut_to_cells_otherwise(ends):
+    made = network(ends=ends)
+    image, trace = draw(2, 3, 96, 64), Trace()
+    with torch.no_grad():
+        wanted = made(image, MaskedGrid(torch.ones(2, 3, 2, dtype=torch.bool)), 0.7)
+        torch.testing.assert_close(made(image, keep=0.7, trace=trace), wanted, rtol=0, atol=1e-12)
+        assert isinstance(trace.encoder, CellGrid) and trace.encoder.num_cells == 4
+        made.train()
+        made(image, keep=0.7, trace=trace)
+    assert isinstance(trace.encoder, MaskedGrid) and isinstance(trace.decoder, MaskedGrid)
+
+
+def scores_of(block, x_BHWC, side):
+    """Return the clipped output of a block, from what reaches the norm behind its scans."""
+    seen = []
+    mixer = block.scan.mixer
+    handle = mixer.out_norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    y = block(x_BHWC)
+    handle.remove()
+    batch, rows, columns = seen[0].shape[0], seen[0].shape[1] // side, seen[0].shape[2] // side
+    score = torch.zeros(batch, rows, columns, dtype=torch.float64)
+    for b in range(batch):
+        for i in range(rows):
+            for j in range(columns):
+                cell = seen[0][b, i * side : (i + 1) * side, j * side : (j + 1) * side]
+                score[b, i, j] = max(
+                    sum(max(0.0, float(v)) for v in token) for token in cell.flatten(0, 1)
+                )
+    return y, score
+
+
+def best(score_BGG, count):
+    """Return the cells of the highest scores, found one by one."""
+    kept = torch.zeros_like(score_BGG, dtype=torch.bool)
+    for tile, score in zip(kept, score_BGG, strict=True):
+        order = sorted(range(score.numel()), key=lambda k, s=score: (-float(s.flatten()[k]), k))
+        tile.view(-1)[order[:count]] = True
+    return kept
+
+
+def spread(kept_BGG, side):
+    return kept_BGG.repeat_interleave(side, 1).repeat_interleave(side, 2)[..., None]
+
+
+def by_hand(made, image, count, reinsert):
+    """Return the logits of a network whose blocks see masked maps, written out stage by stage."""
+    x, finer = made.stem(image)
+    skips = []
+
+    def rest(stage, start, x, grid, first):
+        for index, block in enumerate(stage.blocks):
+            if index >= first:
+                x = block(x, grid)
+            if index % 2:
+                x = start = start + x
+        return x
+
+    for level, stage in enumerate(made.encoder):
+        skips.append(x)
+        side = 8 >> level
+        if level == 0:
+            begun, score = scores_of(stage.blocks[0], x, side)
+            kept = best(score, count)
+            y, values = rest(stage, x, begun, MaskedGrid(kept), 1), begun
+        else:
+            y, values = rest(stage, x, x, MaskedGrid(kept), 0), x
+        x = torch.where(spread(kept, side), y, values)
+        if level < 3:
+            x = made.merge[level](x)
+    grid = WHOLE
+    if reinsert == "null":
+        skips = [
+            torch.where(spread(kept, 8 >> level), y, made.pruner.null[level])
+            for level, y in enumerate(skips)
+        ]
+        x = torch.where(spread(kept, 1), x, made.pruner.null[3])
+    if reinsert == "exit":
+        grid = MaskedGrid(kept)
+    for number, stage in enumerate(made.decoder):
+        side = 1 << number
+        if number:
+            x = made.expand[number - 1](x)
+        if reinsert == "exit":
+            x = rest(stage, x, x, grid, 0)
+        elif number == 0:
+            begun, score = scores_of(stage.blocks[0], x, side)
+            again = best(score, count)
+            y = rest(stage, x, begun, MaskedGrid(again), 1)
+            x = torch.where(spread(again, side), y, begun)
+        else:
+            x = torch.where(spread(again, side), rest(stage, x, x, MaskedGrid(again), 0), x)
+        fused = made.fuse[number](skips.pop().permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), grid)
+        x = fused.permute(0, 2, 3, 1)
+    logits = made.head(x, finer, grid)
+    if reinsert != "exit":
+        return logits
+    # Both stages start with as much: the answers behind the first block of all.
+    answers = made.pruner.heads[0](made.encoder[0].blocks[0](made.stem(image)[0]))
+    for b, i, j in (~kept).nonzero().tolist():
+        small = answers[b : b + 1, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8].permute(0, 3, 1, 2)
+        large = functional.interpolate(small, scale_factor=4, mode="bilinear")
+        logits[b : b + 1, :, 32 * i : 32 * i + 32, 32 * j : 32 * j + 32] = large
+    return logits
+
+
+@pytest.mark.parametrize("reinsert", ["frozen", "null", "exit"])
+def test_a_network_that_chooses_is_what_its_stages_give_one_after_the_other(reinsert):
+    made = network("clipped_output", reinsert)
+    image = draw(2, 3, 96, 96, seed=2)
+    with torch.no_grad():
+        wanted = by_hand(made, image, 4, reinsert)
+        torch.testing.assert_close(made(image, keep=4 / 9), wanted, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(("score", "reinsert"), COMBINATIONS)
+def test_all_cells_are_the_dense_network_bit_by_bit(score, reinsert):
+    made = network(score, reinsert)
+    dense = create_model("cvmh_unet", bands=3, num_classes=4, **TINY).double().eval()
+    weights = made.state_dict().items()
+    dense.load_state_dict({key: value for key, value in weights if "pruner" not in key})
+    image, trace = draw(1, 3, 64, 90), Trace()
+    with torch.no_grad():
+        wanted = dense(image)
+        assert torch.equal(made(image), wanted)
+        assert torch.equal(made(image, keep=1.0, trace=trace), wanted)
+    assert all(answers.shape == (1, 4, 64, 96) for answers in trace.answers)
+    assert len(trace.answers) == len(made.pruner.heads)
+
+
+def test_the_new_parts_leave_the_random_start_of_the_others_as_it_was():
+    torch.manual_seed(0)
+    dense = create_model("cvmh_unet", **TINY)
+    torch.manual_seed(0)
+    made = create_model("cvmh_unet", **TINY, pruning={"score": "confidence", "reinsert": "null"})
+    weights = made.state_dict()
+    assert all(torch.equal(weights[key], own) for key, own in dense.state_dict().items())
+
+
+def test_a_tile_is_the_same_whatever_is_beside_it():
+    made = network("clipped_output", "null")
+    image, active = draw(3, 3, 96, 96), torch.cat([MASKS["random"], MASKS["all"][:1]])
+    with torch.no_grad():
+        together = made(image, CellGrid(active), 0.6)
+        for index in range(3):
+            alone = made(image[index : index + 1], CellGrid(active[index : index + 1]), 0.6)
+            torch.testing.assert_close(alone[0], together[index], rtol=0, atol=1e-12)
+
+
+def test_cells_that_close_ranks_do_so_among_the_chosen_too():
+    made = network()
+    trace, image = Trace(), draw(1, 3, 96, 96)
+    grids = [CellGrid(MASKS["all"][:1], alignment=way) for way in ("gap", "none")]
+    with torch.no_grad():
+        aligned, closed = (made(image, grid, 0.5, trace) for grid in grids)
+    assert trace.encoder.alignment == trace.decoder.alignment == "none"
+    assert float((aligned - closed).abs().max()) > 1e-6
+
+
+def test_the_best_are_those_of_the_highest_scores_the_first_of_equal_ones():
+    score = torch.randint(0, 4, (5, 4, 6), generator=torch.Generator().manual_seed(0)).double()
+    everywhere = torch.ones(5, 4, 6, dtype=torch.bool)
+    for keep in (0.01, 0.3, 0.5, 0.99, 1.0):
+        found = best_cells(score, everywhere, keep)
+        assert torch.equal(found, best(score, count_kept(24, keep)))
+    active = score > 0
+    found = best_cells(-score, active, 0.5)
+    for tile, values, there in zip(found, -score, active, strict=True):
+        assert int(tile.sum()) == count_kept(int(there.sum()), 0.5)
+        assert not bool((tile & ~there).any())
+        assert float(values[tile].min()) >= float(values[there & ~tile].max())
+
+
+@pytest.mark.parametrize(
+    ("num_cells", "keep", "kept"),
+    [(64, 0.7, 45), (64, 1.0, 64), (9, 0.5, 5), (2, 0.01, 1), (1, 0.3, 1), (0, 0.5, 0)],
+)
+def test_a_share_is_rounded_and_no_less_than_one(num_cells, keep, kept):
+    assert count_kept(num_cells, keep) == kept
+
+
+def test_the_mean_step_is_that_of_all_paths_and_channels():
+    torch.manual_seed(0)
+    mixer = SS2D(6, d_state=2, dt_rank=2, expand=1.0).double()
+    x, meter = draw(2, 3, 4, 6), Meter("delta")
+    seen = []
+    handle = mixer.conv.register_forward_hook(lambda *parts: seen.append(parts[2]))
+    mixer(x, WHOLE, meter)
+    handle.remove()
+    signal = functional.silu(seen[0]).permute(0, 2, 3, 1)
+    wanted = torch.zeros(2, 3, 4, dtype=torch.float64)
+    paths = mixer.dt_bias.shape[0]
+    for path in range(paths):
+        low = signal @ mixer.x_proj_weight[path, :2].T
+        step = functional.softplus(low @ mixer.dt_weight[path] + mixer.dt_bias[path])
+        wanted += step.detach().mean(-1) / paths
+    torch.testing.assert_close(meter.tokens_NHW, wanted)
+    assert not meter.tokens_NHW.requires_grad
+
+
+def test_maps_are_enlarged_cell_by_cell():
+    tokens = draw(1, 8, 16, 5)
+    large = enlarged(tokens, 8)
+    for j in range(2):
+        cell = tokens[:, :, 8 * j : 8 * j + 8].permute(0, 3, 1, 2)
+        wanted = functional.interpolate(cell, size=(32, 32), mode="bilinear")
+        torch.testing.assert_close(large[:, :, 32 * j : 32 * j + 32].permute(0, 3, 1, 2), wanted)
+    single = draw(1, 1, 1, 5)
+    torch.testing.assert_close(enlarged(single, 1), single.expand(1, 32, 32, 5))
+
+
+@pytest.mark.parametrize("keep", [0.0, -0.5, 1.01, float("nan")])
+def test_a_share_out_of_range_is_refused(keep):
+    with pytest.raises(ConfigError, match="keep must be above 0 and at most 1, got"):
+        network()(draw(1, 3, 32, 32), keep=keep)
+
+
+def test_a_network_that_was_not_trained_to_choose_is_refused():
+    dense = create_model("cvmh_unet", **TINY).eval()
+    with pytest.raises(ConfigError, match=r"keep=0.5: this network was not trained to choose"):
+        dense(torch.zeros(1, 3, 32, 32), keep=0.5)
+    assert dense(torch.zeros(1, 3, 32, 32), keep=1.0).shape == (1, 6, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dct_size": "fixed"}, 'pruning is not possible: dct_size "fixed" pools whole maps'),
+        ({"encoder_depths": (0, 1, 1, 1)}, "pruning needs a block in the finest stage"),
+        ({"decoder_depths": (0, 1, 1, 1)}, "pruning needs a block in the finest stage"),
+        ({"pruning": {"score": "norm"}}, "'clipped_output', 'delta' or 'confidence'"),
+    ],
+)
+def test_settings_that_cannot_choose_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        create_model("cvmh_unet", **{**TINY, "pruning": {}, **settings})
+
+
+def test_fixed_maps_have_no_cells():
+    made = create_model("cvmh_unet", **TINY, dct_size="fixed")
+    with pytest.raises(ConfigError, match='no cells can be left out: dct_size "fixed"'):
+        made(torch.zeros(1, 3, 32, 32), MaskedGrid(torch.ones(1, 1, 1, dtype=torch.bool)))
+
+
+def test_settings_without_pruning_are_those_of_before():
+    assert CVMHUNetSettings().pruning is None
+    keys = create_model("cvmh_unet", **TINY).state_dict()
+    assert not any(key.startswith("pruner") for key in keys)
