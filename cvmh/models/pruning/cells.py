@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from cvmh.errors import ShapeError
 from cvmh.models.layers import to_channels_first, to_channels_last
+from cvmh.models.pruning.around import border_of_cell, reach, windows_of_tokens
 from cvmh.models.pruning.grid import Grid, LineOrder, Paths, batch_norm_of
 from cvmh.ops.depthwise import depthwise_rows
 from cvmh.ops.traversal import kept_tables, order_table
@@ -76,6 +77,7 @@ class CellGrid(Grid):
         self._row_tables: dict[int, _Rows] = {}
         self._window_tables: dict[tuple[int, int], Tensor] = {}
         self._border_tables: dict[tuple[int, int], _Border] = {}
+        self._near_tables: dict[int, Tensor] = {}
 
     @property
     def is_real_N(self) -> Tensor:
@@ -90,8 +92,14 @@ class CellGrid(Grid):
             kept = x_BHWC.index_select(0, outer._places_of(self))
         else:
             side = x_BHWC.shape[1] // self.rows
-            rows = x_BHWC.reshape(-1, x_BHWC.shape[-1]).index_select(0, self._rows(side).whole)
-            kept = rows.view(-1, side, side, x_BHWC.shape[-1])
+            if x_BHWC.is_contiguous():
+                rows = x_BHWC.view(-1, x_BHWC.shape[-1]).index_select(0, self._rows(side).whole)
+                kept = rows.view(-1, side, side, x_BHWC.shape[-1])
+            else:
+                # An image with its bands apart, most of which need not be laid out anew.
+                cells = x_BHWC.unflatten(2, (self.columns, side)).unflatten(1, (self.rows, side))
+                row, column = self._cell // self.columns, self._cell % self.columns
+                kept = cells.transpose(2, 3)[self._tile, row, column].contiguous()
         if self._is_full:
             return kept
         return kept.new_zeros(self._num_places, *kept.shape[1:]).index_copy(0, self._place, kept)
@@ -141,18 +149,13 @@ class CellGrid(Grid):
     def _windows(self, side: int, size: int) -> Tensor:
         """Return for each token the rows in the window around it, int32 (N S S, size^2)."""
         if (side, size) not in self._window_tables:
-            first = torch.arange(len(self.active_BGG), device=self._tile.device)[:, None]
-            place = self._place_of_tokens(side)
-            tokens = torch.where(place < 0, -1, place + first * self.num_cells * side**2)
-            tokens = tokens.view(-1, self.rows * side, self.columns * side).int()
-            tokens = functional.pad(tokens, (size // 2,) * 4, value=-1)
-            windows = tokens.unfold(1, size, 1).unfold(2, size, 1).reshape(-1, size**2)
-            table = self._rows(side)
-            around = windows.index_select(0, table.whole)
+            pattern = windows_of_tokens(side, size, self._place.device)
+            cells = self._near(reach(side, size // 2))[:, pattern.near]
+            rows = torch.where(cells < 0, -1, cells * side**2 + pattern.inside).int()
             if not self._is_full:
-                nothing = around.new_full((self._num_places * side**2, size**2), -1)
-                around = nothing.index_copy_(0, table.here, around)
-            self._window_tables[side, size] = around
+                nothing = rows.new_full((self._num_places, *rows.shape[1:]), -1)
+                rows = nothing.index_copy_(0, self._place, rows)
+            self._window_tables[side, size] = rows.flatten(0, 1)
         return self._window_tables[side, size]
 
     def normalise(self, norm: nn.BatchNorm2d, x_NCHW: Tensor) -> Tensor:
@@ -280,21 +283,27 @@ class CellGrid(Grid):
     def _border(self, side: int, border: int) -> "_Border":
         """Return which rows of cells with a border come from which rows of cells without."""
         if (side, border) not in self._border_tables:
-            wide = side + 2 * border
-            first = torch.arange(len(self.active_BGG), device=self._tile.device)
-            first = first[:, None] * self.num_cells * side**2
-            place = self._place_of_tokens(side)
-            tokens = torch.where(place < 0, -1, place + first)
-            tokens = tokens.view(-1, self.rows * side, self.columns * side)
-            tokens = functional.pad(tokens, (border,) * 4, value=-1)
-            windows = tokens.unfold(1, wide, side).unfold(2, wide, side)
-            found = windows[self._tile, self._cell // self.columns, self._cell % self.columns]
-            # What is inside is there already.
-            found[:, border : border + side, border : border + side] = -1
-            kept, inside = (found.flatten(1) >= 0).nonzero(as_tuple=True)
-            target = self._place[kept] * wide**2 + inside
-            self._border_tables[side, border] = _Border(target, found.flatten(1)[kept, inside])
+            pattern = border_of_cell(side, border, self._place.device)
+            cells = self._near(reach(side, border))[:, pattern.near]
+            is_kept = cells >= 0
+            target = self._place[:, None] * (side + 2 * border) ** 2 + pattern.target
+            source = cells * side**2 + pattern.inside
+            self._border_tables[side, border] = _Border(target[is_kept], source[is_kept])
         return self._border_tables[side, border]
+
+    def _near(self, distance: int) -> Tensor:
+        """Return the places of the cells around each kept one, among all N; -1 where none is."""
+        if distance not in self._near_tables:
+            first = torch.arange(len(self.active_BGG), device=self._place.device)
+            first = first[:, None] * self.num_cells
+            places = torch.where(self.place_BG < 0, -1, self.place_BG + first)
+            places = places.view(-1, self.rows, self.columns)
+            places = functional.pad(places, (distance,) * 4, value=-1)
+            wide = 2 * distance + 1
+            windows = places.unfold(1, wide, 1).unfold(2, wide, 1)
+            row, column = self._cell // self.columns, self._cell % self.columns
+            self._near_tables[distance] = windows[self._tile, row, column].flatten(1)
+        return self._near_tables[distance]
 
     def _by_tile(self, x_NCHW: Tensor) -> Tensor:
         return x_NCHW.unflatten(0, (len(self.active_BGG), self.num_cells))
