@@ -1,11 +1,13 @@
 """Measure token pruning; print Markdown tables for docs/benchmarks.md.
 
     python tools/bench_prune.py --what nodata
+    python tools/bench_prune.py --what learned --data ROOT --dense BUNDLE --pruned BUNDLE \
+        --smaller BUNDLE --plot docs/pruning.svg
 
 `nodata`: whole predictions of scenes of which half the cells hold no data, with `--prune off` and
 with `--prune nodata`, and of the same scene full of data. Ways take turns, each runs once untimed
 before, and processor seconds of the process count, so that what else the machine does matters
-little; ratios are medians of those within a turn.
+little; ratios are medians of those within a turn. `learned`: what `pruned_networks.py` says.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import numpy as np
 import rasterio
 import torch
 from numpy.typing import NDArray
+from pruned_networks import add_options, bench_learned
 
 from cvmh.classes import ISPRS
 from cvmh.memory import keep_freed_memory
@@ -36,10 +39,11 @@ GRID = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.25, 0, 5e5, 0, -0.25
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--what", nargs="+", choices=tuple(WHAT), default=list(WHAT))
+    parser.add_argument("--what", nargs="+", choices=tuple(WHAT), default=["nodata"])
     parser.add_argument("--models", nargs="+", choices=tuple(SIDES), default=list(SIDES))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    add_options(parser)
     arguments = parser.parse_args()
     # As the command line does.
     keep_freed_memory()
@@ -154,7 +158,7 @@ def print_machine() -> None:
     print(f"{len(names)} x {names[0]}\n", flush=True)
 
 
-WHAT = {"nodata": bench_nodata}
+WHAT = {"nodata": bench_nodata, "learned": bench_learned}
 
 if __name__ == "__main__":
     main()

@@ -65,7 +65,7 @@ def count_cost(network: nn.Module, *, height: int, width: int, bands: int) -> Co
         macs += watched[module](module, inputs, output)
 
     handles = [module.register_forward_hook(count) for module in watched]
-    counter, was_training = _OperatorCounter(), network.training
+    counter, was_training = OperatorCounter(), network.training
     try:
         with torch.no_grad(), counter:
             _run_without_values(network.eval(), (1, bands, height, width))
@@ -88,7 +88,7 @@ def _run_without_values(network: nn.Module, shape: tuple[int, ...]) -> None:
     functional_call(network, shapes, (torch.zeros(shape, device="meta"),))
 
 
-class _OperatorCounter(TorchDispatchMode):
+class OperatorCounter(TorchDispatchMode):
     """Adds up the multiply-adds of all operators that run, and what scans cost besides."""
 
     def __init__(self) -> None:
