@@ -153,7 +153,8 @@ def mean_iou(way: Way, tiles: list[tuple[Tensor, Tensor]], classes: ClassTable) 
 
 
 def count_flops(way: Way, images: Tensor) -> float:
-    with torch.inference_mode(), OperatorCounter() as counter:
+    # In inference mode matrix products would hide inside of Linear layers.
+    with torch.no_grad(), OperatorCounter() as counter:
         way(images)
     return (counter.macs + counter.scan_flops) / len(images)
 
