@@ -12,7 +12,6 @@ little; ratios are medians of those within a turn. `learned`: what `pruned_netwo
 
 import argparse
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ import rasterio
 import torch
 from numpy.typing import NDArray
 from pruned_networks import add_options, bench_learned
+from trials import circumstances
 
 from cvmh.classes import ISPRS
 from cvmh.memory import keep_freed_memory
@@ -29,7 +29,6 @@ from cvmh.models.bundle import Bundle, BundleCard
 from cvmh.models.pruning import CELL
 from cvmh.models.zoo import create_model
 from cvmh.predict import PredictionReport, predict_raster
-from cvmh.version import VERSION
 
 TILE = 256
 # Presets, and the side of a scene that takes each long enough, in pixels.
@@ -48,7 +47,7 @@ def main() -> None:
     # As the command line does.
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
-    print_machine()
+    print(f"{circumstances()}; {arguments.threads} threads\n", flush=True)
     for name in arguments.what:
         WHAT[name](arguments)
 
@@ -141,21 +140,6 @@ def make_bundle(model: str) -> Bundle:
         tile=TILE,
     )
     return Bundle(network=network, card=card)
-
-
-def print_machine() -> None:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    print(
-        f"cvmh {VERSION} ({commit}), torch {torch.__version__}, {torch.get_num_threads()} threads"
-    )
-    print(f"{len(names)} x {names[0]}\n", flush=True)
 
 
 WHAT = {"nodata": bench_nodata, "learned": bench_learned}

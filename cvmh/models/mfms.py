@@ -95,7 +95,9 @@ class MultiFrequencyBranch(nn.Module):
         basis_KHW = dct_basis(frequencies, height, width, orthonormal=self.orthonormal)
         pooled = pool_under_bases(x_BCHW, basis_KHW.to(x_BCHW.device), grid)
         last = len(self.mixers) - 1
-        mixed = [self.mixers[min(i, last)](vector) for i, vector in enumerate(pooled)]
+        # Bases are float32 in networks of 16 bit too.
+        vectors = (vector.to(x_BCHW.dtype) for vector in pooled)
+        mixed = [self.mixers[min(i, last)](vector) for i, vector in enumerate(vectors)]
         return torch.stack(mixed).sum(0)
 
 

@@ -163,7 +163,7 @@ class SS2D(nn.Module):
             order=order,
             gap=gap,
             # The step of a zero token, whose projections are zero.
-            gap_dt=None if gap is None else functional.softplus(dt_bias),
+            gap_dt=None if gap is None else functional.softplus(self._wide(dt_bias)),
             dt_bias=dt_bias,
             dt_softplus=True,
             dt_weight=self.dt_weight.expand(num_paths, -1, -1),

@@ -95,6 +95,15 @@ def test_in_float32_they_are_as_near_as_sums_in_another_order():
     assert deviation([found], [logits]) < 1e-5
 
 
+def test_networks_of_16_bit_give_the_same_but_for_rounding():
+    made = network("convolutional ends", torch.bfloat16)
+    image = torch.randn(2, 3, 96, 64).bfloat16()
+    with torch.no_grad():
+        logits, found = (made(image, kind(masks("random"))) for kind in (MaskedGrid, CellGrid))
+    assert found.isfinite().all()
+    assert deviation([found.float()], [logits.float()]) < 0.02
+
+
 @pytest.mark.parametrize("kind", [MaskedGrid, CellGrid])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_with_all_cells_kept_it_is_the_dense_network(name, kind):
