@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cvmh.config import PruningSettings, Settings
 from cvmh.errors import ConfigError
 from cvmh.models.cvss import CVSSBlock, Stage
-from cvmh.models.layers import pad_below, to_channels_first, to_channels_last
+from cvmh.models.layers import check_image, pad_below, to_channels_first, to_channels_last
 from cvmh.models.mfms import FIXED_SIZES, MFMSBlock, MultiFrequencyBranch, MultiScaleBranch
 from cvmh.models.mixer_block import MixerBlock
 from cvmh.models.pruning.grid import WHOLE, Grid
@@ -137,8 +137,10 @@ class CVMHUNet(nn.Module):
             trace: receives which cells were chosen, and what auxiliary heads answered.
 
         Raises:
+            ShapeError: the image has other bands.
             ConfigError: the network was not trained to choose, or it cannot leave out cells.
         """
+        check_image(image_BCHW, self.settings.bands)
         self._check(grid, keep)
         height, width = image_BCHW.shape[-2:]
         padded = pad_below(image_BCHW, self.stride)

@@ -7,6 +7,8 @@ view. B batch, C channels, H W map, D inner channels.
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cvmh.errors import ShapeError
+
 
 def to_channels_first(x_BHWC: Tensor) -> Tensor:
     """View (B, H, W, C) as (B, C, H, W) without moving memory."""
@@ -16,6 +18,19 @@ def to_channels_first(x_BHWC: Tensor) -> Tensor:
 def to_channels_last(x_BCHW: Tensor) -> Tensor:
     """View (B, C, H, W) as (B, H, W, C) without moving memory."""
     return x_BCHW.permute(0, 2, 3, 1)
+
+
+def check_image(image_BCHW: Tensor, bands: int) -> None:
+    """Refuse what is no batch of images of so many bands, before a convolution does.
+
+    Raises:
+        ShapeError: it is not (B, bands, H, W).
+    """
+    if image_BCHW.dim() != 4 or image_BCHW.shape[1] != bands:
+        raise ShapeError(
+            f"images must be (B, {bands}, H, W) for a network of {bands} bands, got "
+            f"{tuple(image_BCHW.shape)}"
+        )
 
 
 def pad_below(image_BCHW: Tensor, multiple: int, *, smallest: int = 1) -> Tensor:

@@ -14,9 +14,8 @@ from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from torch import Tensor, nn
 
 from cvmh.errors import ConfigError
-from cvmh.models.encoders.encoder import check_image
 from cvmh.models.encoders.registration import PREFIX, SmpEncoder, register_encoders
-from cvmh.models.layers import pad_below
+from cvmh.models.layers import check_image, pad_below
 
 ARCHITECTURES: Mapping[str, Any] = smp.MODEL_ARCHITECTURES_MAPPING
 # What a network here decides itself: it gives logits of all classes, from random weights.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cvmh.errors import ConfigError
+from cvmh.errors import ConfigError, ShapeError
 from cvmh.models.cost import count_cost
 from cvmh.models.cvss import CVSSBlock, Stage
 from cvmh.models.mixer_block import MixerBlock
@@ -253,3 +253,9 @@ def test_the_whole_network_compiles_as_one_graph(nano):
     with torch.no_grad():
         assert torch.allclose(compiled(image), nano(image), atol=1e-5)
     torch._dynamo.reset()
+
+
+def test_images_of_other_bands_are_refused_in_one_sentence():
+    made = create_model("cvmh_unet_nano", bands=4)
+    with pytest.raises(ShapeError, match=r"\(B, 4, H, W\) for a network of 4 bands, got \(1, 3"):
+        made(torch.zeros(1, 3, 64, 64))

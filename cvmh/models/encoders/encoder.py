@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cvmh.errors import ConfigError, ShapeError
+from cvmh.errors import ConfigError
 
 
 class Encoder(nn.Module):
@@ -63,16 +63,3 @@ class Encoder(nn.Module):
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
         """Return feature maps (B, C, H / stride, W / stride), finest first."""
         raise NotImplementedError
-
-
-def check_image(image_BCHW: Tensor, bands: int) -> None:
-    """Refuse what is no batch of images of so many bands, before a convolution does.
-
-    Raises:
-        ShapeError: it is not (B, bands, H, W).
-    """
-    if image_BCHW.dim() != 4 or image_BCHW.shape[1] != bands:
-        raise ShapeError(
-            f"images must be (B, {bands}, H, W) for a network of {bands} bands, got "
-            f"{tuple(image_BCHW.shape)}"
-        )

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cvmh.config import Settings
-from cvmh.models.encoders.encoder import Encoder, check_image
+from cvmh.models.encoders.encoder import Encoder
 from cvmh.models.encoders.pyramid import STRIDES
 from cvmh.models.encoders.simple_pyramid import make_level
 from cvmh.models.encoders.variant import Family, Published, Variant, initialise
-from cvmh.models.layers import conv_norm_relu, to_channels_first, to_channels_last
+from cvmh.models.layers import check_image, conv_norm_relu, to_channels_first, to_channels_last
 from cvmh.models.mixer_block import MixerBlock
 from cvmh.models.pruning.course import start_course
 from cvmh.models.pruning.published import ReductionSettings

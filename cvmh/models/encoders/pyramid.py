@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from cvmh.errors import ConfigError
-from cvmh.models.encoders.encoder import Encoder, check_image
-from cvmh.models.layers import pad_below, to_channels_first
+from cvmh.models.encoders.encoder import Encoder
+from cvmh.models.layers import check_image, pad_below, to_channels_first
 from cvmh.models.pruning.course import ReductionCourse
 from cvmh.models.pruning.grid import CELL
 from cvmh.models.pruning.published import ReductionSettings
