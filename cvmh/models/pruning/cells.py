@@ -252,21 +252,17 @@ class CellGrid(Grid):
 
     def _place_of_tokens(self, side: int) -> Tensor:
         """Return for each token of the whole map its row in :meth:`flatten`, or -1: (B, H W)."""
-        cell, inside = _tokens_of(self.rows, self.columns, side, self.place_BG.device)
+        cell, inside, _ = _tokens_of(self.rows, self.columns, side, self.place_BG.device)
         place = self.place_BG[:, cell]
         return torch.where(place < 0, -1, place * side**2 + inside)
 
     def _rows(self, side: int) -> "_Rows":
         """Return where the kept tokens are in whole maps, and here, as rows of channels."""
         if side not in self._row_tables:
-            cell, inside = _tokens_of(self.rows, self.columns, side, self.place_BG.device)
-            first = self._tile * cell.numel()
-            # The tokens of each cell, row by row.
-            of_cell = torch.empty_like(cell).index_copy_(
-                0, cell * side**2 + inside, torch.arange(cell.numel(), device=cell.device)
-            )
-            tokens = of_cell.view(-1, side**2)[self._cell] + first[:, None]
-            numbers = torch.arange(side**2, device=cell.device)
+            constant = _tokens_of(self.rows, self.columns, side, self.place_BG.device)
+            first = self._tile * constant.cell.numel()
+            tokens = constant.of_cell[self._cell] + first[:, None]
+            numbers = torch.arange(side**2, device=tokens.device)
             here = self._place[:, None] * side**2 + numbers
             self._row_tables[side] = _Rows(tokens.flatten(), here.flatten())
         return self._row_tables[side]
@@ -325,11 +321,21 @@ def _is_depthwise(conv: nn.Conv2d) -> bool:
     )
 
 
+class _Tokens(NamedTuple):
+    """For each token of a whole map its cell, and its number inside it; the tokens of each cell."""
+
+    cell: Tensor
+    inside: Tensor
+    of_cell: Tensor
+
+
 @lru_cache(maxsize=64)
-def _tokens_of(rows: int, columns: int, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return for each token of a whole map its cell, and its number inside it: (H W,) each."""
+def _tokens_of(rows: int, columns: int, side: int, device: torch.device) -> _Tokens:
+    """Return where the tokens of a map of so many cells lie: (H W,) twice, and (G G, S^2)."""
     with torch.inference_mode(False):
         row = torch.arange(rows * side, device=device)[:, None]
         column = torch.arange(columns * side, device=device)
-        cell = row // side * columns + column // side
-        return cell.flatten(), (row % side * side + column % side).flatten()
+        cell = (row // side * columns + column // side).flatten()
+        inside = (row % side * side + column % side).flatten()
+        of_cell = (cell * side**2 + inside).argsort().view(-1, side**2)
+        return _Tokens(cell, inside, of_cell)

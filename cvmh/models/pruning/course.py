@@ -3,7 +3,7 @@
 B tiles, M cells of each, S tokens along a cell's side, C channels, H W whole map, G cells of it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from cvmh.models.pruning.choosing import fold, take_rows
 from cvmh.models.pruning.grid import WHOLE, Grid
 from cvmh.models.pruning.masked import MaskedGrid
-from cvmh.models.pruning.published import METHODS, ReductionSettings, Score
-from cvmh.models.pruning.scores import Meter, count_kept
+from cvmh.models.pruning.published import METHODS, ReductionSettings
+from cvmh.models.pruning.scores import Meter, clipped, count_kept, highest_in_cells
 from cvmh.models.pruning.tokens import NumberedGrid
 
 
@@ -107,8 +107,8 @@ class ReductionCourse(Course):
         if score_NHW is None:
             return torch.zeros_like(cells_BM, dtype=torch.float32)
         maps = self.grid.put(score_NHW[..., None])[..., 0]
-        cells = maps.unflatten(2, (self.columns, -1)).unflatten(1, (self.rows, -1))
-        return cells.amax((2, 4)).flatten(1).gather(1, cells_BM)
+        cells_BGG = highest_in_cells(maps, maps.shape[1] // self.rows)
+        return cells_BGG.flatten(1).gather(1, cells_BM)
 
     def _grid_of(self, cells_BM: Tensor) -> Grid:
         grid = NumberedGrid(
@@ -124,38 +124,8 @@ class ReductionCourse(Course):
 
 
 class ReductionMeter(Meter):
-    """Is shown what a block computes, and scores its tokens, high where they matter.
-
-    Args:
-        score: as of :class:`ReductionSettings`; None: nothing is scored.
-    """
-
-    def __init__(self, score: Score | None) -> None:
-        self.kind = score
-        self.tokens_NHW: Tensor | None = None
-
-    def read(self, scanned_NHWD: Tensor, steps_NHW: Callable[[], Tensor]) -> None:
-        """Receive the sum of the scans, and a way to the mean steps; no gradient flows here."""
-        with torch.no_grad():
-            if self.kind == "delta":
-                self.tokens_NHW = steps_NHW()
-            elif self.kind in SCORES:
-                self.tokens_NHW = SCORES[self.kind](scanned_NHWD)
+    """Is shown what a block computes, and scores its tokens, high where they matter."""
 
     def score_of(self, added_NHWC: Tensor) -> Tensor | None:
         """Return the score of each token, given what the block added to its input."""
-        if self.kind == "block_output":
-            return _clipped(added_NHWC.detach())
-        return self.tokens_NHW
-
-
-def _clipped(x_NHWD: Tensor) -> Tensor:
-    return x_NHWD.clamp(min=0).sum(-1)
-
-
-SCORES: Mapping[str | None, Callable[[Tensor], Tensor]] = {
-    "clipped_output": _clipped,
-    "output": lambda y_NHWD: y_NHWD.sum(-1),
-    "l1": lambda y_NHWD: y_NHWD.abs().sum(-1),
-    "l2": lambda y_NHWD: y_NHWD.square().sum(-1),
-}
+        return clipped(added_NHWC.detach()) if self.score == "block_output" else self.tokens_NHW

@@ -17,7 +17,7 @@ from cvmh.models.layers import to_channels_first, to_channels_last
 from cvmh.models.pruning.cells import CellGrid
 from cvmh.models.pruning.grid import CELL, Grid
 from cvmh.models.pruning.masked import MaskedGrid
-from cvmh.models.pruning.scores import Meter, best_cells, count_kept
+from cvmh.models.pruning.scores import Meter, best_cells, count_kept, highest_in_cells
 from cvmh.models.resize import PATCH, Finer
 
 # Tokens along a side of a cell at the finest and at the deepest level.
@@ -191,7 +191,7 @@ def chosen(tokens_NHW: Tensor, outer: Grid, keep: float, side: int, is_training:
         side: tokens along a side of a cell.
         is_training: whether the network is in training.
     """
-    cells = tokens_NHW.unflatten(2, (-1, side)).unflatten(1, (-1, side)).amax((2, 4))[..., None]
+    cells = highest_in_cells(tokens_NHW, side)[..., None]
     active_BGG = outer.put(torch.ones_like(cells, dtype=torch.bool))[..., 0]
     kept_BGG = best_cells(outer.put(cells)[..., 0], active_BGG, keep)
     if isinstance(outer, CellGrid):

@@ -4,27 +4,21 @@ B tiles, N maps in memory, H W map, D inner channels, K paths, G cells along a s
 """
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
-
-ScanScore = Literal["clipped_output", "delta"]
 
 
 class Meter:
     """Hand it to a block, and its mixer shows it what it computes; here is then the score.
 
-    ``clipped_output``: ``S = sum_d max(0, y_d)`` of what the scans of all paths add up to, before
-    norm and gate (ToP, Zhan et al. 2024). ``delta``: the mean of the steps over channels and
-    paths (MTR).
-
     Args:
-        score: which of them.
+        score: of :data:`SCORES`, or ``delta``, the mean of the steps over channels and paths (MTR);
+            for any other name, and None, nothing is scored.
     """
 
-    def __init__(self, score: ScanScore) -> None:
+    def __init__(self, score: str | None) -> None:
         self.score = score
         self.tokens_NHW: Tensor | None = None
 
@@ -33,8 +27,27 @@ class Meter:
         with torch.no_grad():
             if self.score == "delta":
                 self.tokens_NHW = steps_NHW()
-            else:
-                self.tokens_NHW = scanned_NHWD.clamp(min=0).sum(-1)
+            elif self.score in SCORES:
+                self.tokens_NHW = SCORES[self.score](scanned_NHWD)
+
+
+def clipped(y_NHWD: Tensor) -> Tensor:
+    """Return ``S = sum_d max(0, y_d)`` of each token (ToP, Zhan et al. 2024), (N, H, W)."""
+    return y_NHWD.clamp(min=0).sum(-1)
+
+
+# Scores of what the scans of all paths add up to, before norm and gate.
+SCORES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "clipped_output": clipped,
+    "output": lambda y_NHWD: y_NHWD.sum(-1),
+    "l1": lambda y_NHWD: y_NHWD.abs().sum(-1),
+    "l2": lambda y_NHWD: y_NHWD.square().sum(-1),
+}
+
+
+def highest_in_cells(tokens_NHW: Tensor, side: int) -> Tensor:
+    """Return the maximum over the tokens of each cell, of so many along a side: (N, G, G)."""
+    return tokens_NHW.unflatten(2, (-1, side)).unflatten(1, (-1, side)).amax((2, 4))
 
 
 def count_kept(num_cells: int, keep: float) -> int:
