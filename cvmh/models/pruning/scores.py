@@ -37,7 +37,7 @@ def clipped(y_NHWD: Tensor) -> Tensor:
 
 
 # Scores of what the scans of all paths add up to, before norm and gate.
-SCORES: Mapping[str, Callable[[Tensor], Tensor]] = {
+SCORES: Mapping[str | None, Callable[[Tensor], Tensor]] = {
     "clipped_output": clipped,
     "output": lambda y_NHWD: y_NHWD.sum(-1),
     "l1": lambda y_NHWD: y_NHWD.abs().sum(-1),
