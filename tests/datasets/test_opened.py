@@ -60,16 +60,16 @@ def test_a_process_that_was_forked_opens_its_own(paths):
     values_of(rasters, paths)
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
-    mine = id(rasters.get(paths[0]))
+    mine = rasters.get(paths[0])
 
     def look():
-        answers.put((id(rasters.get(paths[0])) != mine, values_of(rasters, paths)))
+        answers.put((rasters.get(paths[0]) is not mine, values_of(rasters, paths)))
 
     process = context.Process(target=look)
     process.start()
     assert answers.get() == (True, [0, 1, 2, 3, 4])
     process.join()
-    assert id(rasters.get(paths[0])) == mine
+    assert rasters.get(paths[0]) is mine
     assert values_of(rasters, paths) == [0, 1, 2, 3, 4]
     rasters.close()
 

@@ -178,21 +178,21 @@ def test_a_torchscript_archive_is_not_run(tmp_path):
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", r"w\.pth is empty; fetch it again"),
-        (POINTER, r"is a Git-LFS pointer, not the weights.*git lfs pull"),
-        (b"<!DOCTYPE html><html><body>Sign in", r"is a web page, not weights"),
-        (b"\n  <HTML lang='en'>", r"is a web page, not weights"),
-        (b'{"error": "Not found"}', r"is not a file of weights: it begins with b'\{\"error\""),
-        (b"II*\x00 a picture", r"is not a file of weights"),
-        (gzip.compress(b"weights"), r"is compressed by gzip; unpack it and give the file"),
-        (bz2.compress(b"weights"), r"is compressed by bzip2"),
-        (lzma.compress(b"weights"), r"is compressed by xz"),
-        (b"\x80\x02 garbage", r"is cut short, damaged or no file of weights"),
-    ],
-)
+FOUND_INSTEAD = {
+    "empty": (b"", r"w\.pth is empty; fetch it again"),
+    "git-lfs": (POINTER, r"is a Git-LFS pointer, not the weights.*git lfs pull"),
+    "web-page": (b"<!DOCTYPE html><html><body>Sign in", r"is a web page, not weights"),
+    "web-page-after-blanks": (b"\n  <HTML lang='en'>", r"is a web page, not weights"),
+    "json": (b'{"error": "Not found"}', r"is not a file of weights: it begins with b'\{\"error\""),
+    "another-format": (b"II*\x00 a picture", r"is not a file of weights"),
+    "gzip": (gzip.compress(b"weights"), r"is compressed by gzip; unpack it and give the file"),
+    "bzip2": (bz2.compress(b"weights"), r"is compressed by bzip2"),
+    "xz": (lzma.compress(b"weights"), r"is compressed by xz"),
+    "cut-short": (b"\x80\x02 garbage", r"is cut short, damaged or no file of weights"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), FOUND_INSTEAD.values(), ids=FOUND_INSTEAD)
 def test_what_is_found_in_place_of_weights_is_named(tmp_path, content, said):
     (tmp_path / "w.pth").write_bytes(content)
     with pytest.raises(WeightsError, match=said):
