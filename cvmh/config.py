@@ -249,11 +249,23 @@ class PruningSettings(Settings):
     """How a network chooses the cells of 32 pixels that its blocks compute."""
 
     # What is high where a cell is needed: the clipped output of the scans of the first block, the
-    # mean step of these scans, or the doubt of an auxiliary head behind that block.
+    # mean step of these scans, or the doubt of an auxiliary head.
     score: Literal["clipped_output", "delta", "confidence"] = "clipped_output"
-    # What the others have: the features of the first block, learned tokens in the decoder and its
-    # skips, or the answers of the auxiliary head as the network's own.
+    # What the others have: the features that they are scored by, learned tokens in the decoder and
+    # its skips, or the answers of the auxiliary head as the network's own.
     reinsert: Literal["frozen", "null", "exit"] = "frozen"
+    # Where cells are scored: behind the first block of the encoder and of the decoder, which then
+    # computes all of them, or at the entry, of the tokens that this block would get.
+    at: Literal["block", "entry"] = "block"
+
+    @model_validator(mode="after")
+    def _refuse_scores_of_scans_at_the_entry(self) -> "PruningSettings":
+        if self.at == "entry" and self.score == "clipped_output":
+            raise ValueError(
+                'at "entry" scores cells before anything is scanned, and score "clipped_output" is '
+                'of scans; set score to "confidence" or "delta", or at to "block"'
+            )
+        return self
 
     @property
     def has_heads(self) -> bool:

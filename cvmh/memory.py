@@ -5,8 +5,8 @@ import ctypes
 import sys
 from pathlib import Path
 
-# Parameters of mallopt, from glibc's malloc.h, and the most that it takes for the second.
-TRIM_THRESHOLD, MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD = -1, -3, 32 << 20
+# Parameters of mallopt, from glibc's malloc.h.
+TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8
 KEPT = 1 << 30
 # Linux forgets the peak of a process when this is written there; see proc(5).
 CLEAR_REFS, RESET_PEAK = Path("/proc/self/clear_refs"), "5"
@@ -27,12 +27,16 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return
-    mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+    # Pieces of their own mappings, and those of the other threads' arenas, are always handed back.
+    mallopt(MMAP_MAX, 0)
+    mallopt(ARENA_MAX, 1)
     mallopt(TRIM_THRESHOLD, KEPT)
 
 
 def release_freed() -> None:
     """Hand back to the system what is freed but kept; see :func:`keep_freed_memory`."""
+    if not sys.platform.startswith("linux"):
+        return
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 

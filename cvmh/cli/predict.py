@@ -43,7 +43,7 @@ PASSING = {
 # The outputs beside the mask.
 BESIDE = ("scores", "confidence", "vectors", "preview", "report")
 # Of the library too, whose imports are heavy.
-PRUNE_MODES = ("off", "nodata")
+PRUNE_MODES = ("off", "nodata", "auto")
 
 
 class Bands(click.ParamType[tuple[int, ...]]):
@@ -131,7 +131,8 @@ class Prune(click.ParamType[float | str]):
     type=Prune(),
     default="nodata",
     show_default=True,
-    help="Leave out cells of tiles: none, those without data, or all but a share of them too.",
+    help="Leave out cells of tiles: none, those without data, also all but a share of the others, "
+    "or as many as change little.",
 )
 @click.option(
     "--bands",
@@ -358,10 +359,11 @@ def _tell_pruned(report: "PredictionReport") -> None:
     pruning = report.pruning
     if pruning is None or not pruning.tiles_pruned:
         return
-    saved = pruning.estimated_seconds_saved
-    gain = "" if saved is None else f", which saved about {saved:.1f} s"
+    saved, sample = pruning.estimated_seconds_saved, pruning.sample
+    verb = "saved" if saved is None or saved >= 0 else "cost"
+    gain = "" if saved is None else f", which {verb} about {abs(saved):.1f} s"
     click.echo(
         f"cvmh: {pruning.tiles_pruned} tiles pruned, {pruning.mean_kept_share:.0%} of the cells of "
-        f"all that ran computed{gain}",
+        f"all that ran computed{gain}{'' if sample is None else f'; {sample}'}",
         err=True,
     )

@@ -16,6 +16,9 @@ from cvmh.cli.verb import PATH, Verb, command_line
 if TYPE_CHECKING:
     from cvmh.config import RunConfig
 
+# What of a network's learning rate one takes that learns to leave out cells.
+SHARE_OF_RATE = 0.1
+
 
 @click.command(cls=Verb)
 @click.option(
@@ -197,13 +200,18 @@ def _train(config: "RunConfig", out: Path, *, resume: bool, offline: bool) -> No
 
 
 def _recommended(config: "RunConfig") -> "RunConfig":
-    """Take the learning rate that the chosen network asks for, where the user has set none."""
+    """Take the learning rate that the chosen network asks for, where the user has set none.
+
+    A trained network that learns to leave out cells takes a tenth, to keep what it knows.
+    """
     from cvmh.models.zoo import find_preset
 
     preset = find_preset(config.model.name)
     if "learning_rate" in config.train.model_fields_set:
         return config
-    train = config.train.model_copy(update={"learning_rate": preset.learning_rate})
+    is_taught_more = config.pruning is not None and config.model.init is not None
+    rate = preset.learning_rate * (SHARE_OF_RATE if is_taught_more else 1)
+    train = config.train.model_copy(update={"learning_rate": rate})
     return config.model_copy(update={"train": train})
 
 

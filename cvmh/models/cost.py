@@ -17,6 +17,7 @@ from torch.utils.flop_counter import flop_registry
 import cvmh.ops  # noqa: F401
 from cvmh.models.cvss import ChannelAttention
 from cvmh.models.mfms import MultiFrequencyBranch, MultiScaleBranch
+from cvmh.models.resize import PatchExpanding
 
 CountMacs = Callable[[Any, tuple[Tensor, ...], Tensor], int]
 NORMS = (nn.BatchNorm2d, nn.LayerNorm)
@@ -56,6 +57,7 @@ def count_cost(network: nn.Module, *, height: int, width: int, bands: int) -> Co
     leaves = [module for module in network.modules() if not list(module.children())]
     watched: dict[nn.Module, CountMacs] = dict.fromkeys(leaves, _leaf_macs)
     watched |= {m: _pooling_macs for m in network.modules() if isinstance(m, MultiFrequencyBranch)}
+    watched |= {m: _expanding_macs for m in network.modules() if isinstance(m, PatchExpanding)}
     averaging = (ChannelAttention, MultiScaleBranch)
     watched |= {m: _averaging_macs for m in network.modules() if isinstance(m, averaging)}
     macs = 0
@@ -133,8 +135,7 @@ def _leaf_macs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) ->
     if isinstance(module, nn.Linear):
         return output.numel() * module.in_features
     if isinstance(module, NORMS):
-        # Subtract, divide, scale, shift.
-        return 4 * inputs[0].numel()
+        return _norm_macs(inputs[0].numel())
     if isinstance(module, nn.AdaptiveAvgPool2d):
         return inputs[0].numel() + output.numel()
     return 0
@@ -143,6 +144,16 @@ def _leaf_macs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) ->
 def _pooling_macs(module: MultiFrequencyBranch, inputs: tuple[Tensor, ...], output: Tensor) -> int:
     # The K poolings under the bases are functions here, modules in the counted originals.
     return module.num_frequencies * inputs[0].numel()
+
+
+def _expanding_macs(module: PatchExpanding, inputs: tuple[Tensor, ...], output: Tensor) -> int:
+    # And the norm of the pixels that come of each pixel.
+    return _norm_macs(inputs[0].numel() // module.expand.in_features * module.expand.out_features)
+
+
+def _norm_macs(num_values: int) -> int:
+    # Subtract, divide, scale, shift.
+    return 4 * num_values
 
 
 def _averaging_macs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> int:

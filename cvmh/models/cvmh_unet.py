@@ -20,7 +20,8 @@ from cvmh.models.layers import check_image, pad_below, to_channels_first, to_cha
 from cvmh.models.mfms import FIXED_SIZES, MFMSBlock, MultiFrequencyBranch, MultiScaleBranch
 from cvmh.models.mixer_block import MixerBlock
 from cvmh.models.pruning.grid import WHOLE, Grid
-from cvmh.models.pruning.learned import Course, Pruner, Trace
+from cvmh.models.pruning.learned import ChoosingCourse, Pruner, Trace
+from cvmh.models.pruning.scores import Keep, Threshold
 from cvmh.models.resize import (
     PATCH,
     ConvHead,
@@ -121,7 +122,7 @@ class CVMHUNet(nn.Module):
         self,
         image_BCHW: Tensor,
         grid: Grid = WHOLE,
-        keep: float | None = None,
+        keep: Keep | None = None,
         trace: Trace | None = None,
     ) -> Tensor:
         """Return logits (B, num_classes, H, W) of an image (B, bands, H, W).
@@ -132,9 +133,9 @@ class CVMHUNet(nn.Module):
         Args:
             image_BCHW: the image.
             grid: which cells are computed; logits of the others are zero.
-            keep: the share of these cells, in (0, 1], that the blocks compute; the network
-                chooses them. At 1 and None nothing is chosen.
-            trace: receives which cells were chosen, and what auxiliary heads answered.
+            keep: the share of these cells, in (0, 1], that the blocks compute, or the score from
+                which they do; the network chooses them. At 1 and None nothing is chosen.
+            trace: receives which cells were chosen, and why.
 
         Raises:
             ShapeError: the image has other bands.
@@ -145,7 +146,9 @@ class CVMHUNet(nn.Module):
         height, width = image_BCHW.shape[-2:]
         padded = pad_below(image_BCHW, self.stride)
         x, finer = self.stem(to_channels_first(grid.take(to_channels_last(padded))), grid)
-        course = Course(self.pruner, grid, keep=keep, is_training=self.training, trace=trace)
+        course = ChoosingCourse(
+            self.pruner, grid, keep=keep, is_training=self.training, trace=trace
+        )
         skips = []
         for level, stage in enumerate(self.encoder):
             skips.append(x)
@@ -161,12 +164,13 @@ class CVMHUNet(nn.Module):
         logits = course.leave(self.head(x, finer, course.outer))
         return logits[..., :height, :width]
 
-    def _check(self, grid: Grid, keep: float | None) -> None:
-        if keep is not None and not 0 < keep <= 1:
-            raise ConfigError(f"keep must be above 0 and at most 1, got {keep:g}")
-        if keep is not None and keep < 1 and self.pruner is None:
+    def _check(self, grid: Grid, keep: Keep | None) -> None:
+        share = keep.least if isinstance(keep, Threshold) else keep
+        if share is not None and not 0 < share <= 1:
+            raise ConfigError(f"keep must be above 0 and at most 1, got {share:g}")
+        if share is not None and share < 1 and self.pruner is None:
             raise ConfigError(
-                f"keep={keep:g}: this network was not trained to choose cells; fine-tune it with "
+                f"keep={share:g}: this network was not trained to choose cells; fine-tune it with "
                 "cvmh train --init BUNDLE --set pruning={}"
             )
         if grid is not WHOLE and self.settings.dct_size == "fixed":

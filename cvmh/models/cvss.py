@@ -107,6 +107,10 @@ class CVSSBlock(nn.Module):
         x_BHWC = x_BHWC + self.drop(fused)
         return x_BHWC + self.drop(to_channels_last(self.ffn(to_channels_first(x_BHWC), grid)))
 
+    def steps(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
+        """Return the mean step that the scans take at each token, (B, H, W), without scanning."""
+        return self.scan.steps(x_BHWC, grid)
+
 
 class Stage(nn.Module):
     """Blocks in a row; each two of them are wrapped by one more identity residual (Fig. 2d)."""
@@ -119,6 +123,12 @@ class Stage(nn.Module):
     def forward(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
         """Map (B, H, W, C) to (B, H, W, C); the grid says which tokens these are."""
         return self.finish(x_BHWC, self.begin(x_BHWC, grid), grid) if self.blocks else x_BHWC
+
+    def steps(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
+        """Return the mean step that the first block's scans take at each token, (B, H, W)."""
+        block = self.blocks[0]
+        assert isinstance(block, CVSSBlock | MixerBlock)
+        return block.steps(x_BHWC, grid)
 
     def begin(self, x_BHWC: Tensor, grid: Grid = WHOLE, meter: Meter | None = None) -> Tensor:
         """Map tokens by the first block, which shows a meter its scans."""

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cvmh.models.layers import PointwiseConv
+from cvmh.models.layers import PointwiseConv, to_channels_last
 from cvmh.models.pruning.grid import WHOLE, Grid
 from cvmh.ops.dct import dct_basis, top_frequencies
+from cvmh.ops.pooling import pool_under_weights
 
 # FcaNet's map sizes at strides 4, 8, 16 and 32 of a 224-pixel image, for dct_size="fixed".
 FIXED_SIZES = (56, 28, 14, 7)
@@ -93,28 +94,17 @@ class MultiFrequencyBranch(nn.Module):
         height, width = grid.size_of(x_BCHW)
         frequencies = top_frequencies(self.num_frequencies, height, width)
         basis_KHW = dct_basis(frequencies, height, width, orthonormal=self.orthonormal)
-        pooled = pool_under_bases(x_BCHW, basis_KHW.to(x_BCHW.device), grid)
+        x_NHWC = to_channels_last(x_BCHW)
+        pooled = pool_under_weights(
+            grid.flatten(x_NHWC),
+            grid.at_tokens(basis_KHW.to(x_BCHW.device).flatten(1).t()[None], x_NHWC)[:, 0],
+            grid.kept_tokens(x_NHWC),
+        )
         last = len(self.mixers) - 1
         # Bases are float32 in networks of 16 bit too.
         vectors = (vector.to(x_BCHW.dtype) for vector in pooled)
         mixed = [self.mixers[min(i, last)](vector) for i, vector in enumerate(vectors)]
         return torch.stack(mixed).sum(0)
-
-
-def pool_under_bases(
-    x_BCHW: Tensor, basis_KHW: Tensor, grid: Grid = WHOLE
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean, maximum and minimum over H W of ``x basis_k``, averaged over k: (B, C) each."""
-    # The mean is linear in the basis, so all K means are one product with the summed basis.
-    average, *bases = grid.cut(torch.cat([basis_KHW.mean(0, keepdim=True), basis_KHW]))
-    mean = grid.mean(x_BCHW * average)
-    high = torch.zeros_like(mean)
-    low = torch.zeros_like(mean)
-    for basis in bases:
-        product = x_BCHW * basis
-        high = high + grid.highest(product)
-        low = low + grid.lowest(product)
-    return mean, high / len(bases), low / len(bases)
 
 
 class MultiScaleBranch(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cvmh.models.layers import StochasticDepth, to_channels_first, to_channels_last
 from cvmh.models.pruning.grid import WHOLE, Grid
 from cvmh.models.pruning.scores import Meter
+from cvmh.models.ss2d import SS2D
 
 Layer = Callable[[int], nn.Module]
 
@@ -65,6 +66,11 @@ class MixerBlock(nn.Module):
             return x_BHWC
         x_BHWC = _placed(x_BHWC, self.ffn_position, grid)
         return x_BHWC + self.drop(self.ffn(self.ffn_norm(x_BHWC), *where))
+
+    def steps(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
+        """Return the mean step that the mixer's scans take at each token, (B, H, W)."""
+        assert isinstance(self.mixer, SS2D), "steps are those of selective scans"
+        return self.mixer.steps(self.norm(_placed(x_BHWC, self.mixer_position, grid)), grid)
 
 
 def _position(channels: int) -> nn.Conv2d:

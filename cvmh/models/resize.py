@@ -14,6 +14,7 @@ from cvmh.models.layers import (
     to_channels_last,
 )
 from cvmh.models.pruning.grid import WHOLE, Grid
+from cvmh.ops.expansion import expand_pixels
 
 # Pixels along each side of what a stem makes one token of.
 PATCH = 4
@@ -62,11 +63,19 @@ class PatchExpanding(nn.Module):
         self.expand = nn.Linear(channels, factor * factor * channels_out, bias=False)
         self.norm = nn.LayerNorm(channels_out)
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, factor H, factor W, channels_out)."""
-        batch, height, width, _ = x_BHWC.shape
-        x = self.split(x_BHWC).view(batch, height, width, self.factor, self.factor, -1)
-        return x.transpose(2, 3).reshape(batch, height * self.factor, width * self.factor, -1)
+    def forward(self, x_BHWC: Tensor, beside_BHWC: Tensor | None = None) -> Tensor:
+        """Map (B, H, W, C) to (B, factor H, factor W, channels_out).
+
+        The channels of a map beside it, of this size, go behind those.
+        """
+        return expand_pixels(
+            self.expand(x_BHWC),
+            self.norm.weight,
+            self.norm.bias,
+            factor=self.factor,
+            eps=self.norm.eps,
+            beside_BHWE=beside_BHWC,
+        )
 
     def split(self, x_BHWC: Tensor) -> Tensor:
         """Return the pixels that come of each pixel, row by row: (B, H, W, factor^2, channels_out).
@@ -131,7 +140,7 @@ class ConvHead(nn.Module):
     def forward(self, x_BHWC: Tensor, finer: Finer, grid: Grid = WHOLE) -> Tensor:
         """Map (B, H, W, C) and the maps of a :class:`ConvStem` to (B, num_classes, 4 H, 4 W)."""
         full, half = finer
-        upper = to_channels_first(self.expand_half(x_BHWC))
-        half = grid.run(self.at_half, torch.cat([upper, half], dim=1))
-        upper = to_channels_first(self.expand_full(to_channels_last(half)))
-        return self.classify(grid.run(self.at_full, torch.cat([upper, full], dim=1)))
+        both = self.expand_half(x_BHWC, to_channels_last(half))
+        half = grid.run(self.at_half, to_channels_first(both))
+        both = self.expand_full(to_channels_last(half), to_channels_last(full))
+        return self.classify(grid.run(self.at_full, to_channels_first(both)))

@@ -118,11 +118,7 @@ class SS2D(nn.Module):
         A meter is shown what the scans add up to, and their steps.
         """
         signal, *gate = self.in_proj(x_BHWC).chunk(1 + self.is_gated, dim=-1)
-        signal = to_channels_last(grid.convolve(self.conv, to_channels_first(signal)))
-        if self.is_causal:
-            # It was padded on both sides.
-            signal = signal[..., : x_BHWC.shape[2], :]
-        signal = grid.blank(functional.silu(signal))
+        signal = self._convolve(signal, grid)
         scanned = self._scan(signal, grid)
         if meter is not None:
             meter.read(scanned, partial(self._mean_step, signal))
@@ -130,6 +126,22 @@ class SS2D(nn.Module):
         if self.is_gated:
             mixed = mixed * functional.silu(gate[0])
         return self.out_proj(mixed)
+
+    def steps(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
+        """Return the mean step of the scans at each pixel, (B, H, W), without scanning."""
+        inner = self.conv.in_channels
+        bias = None if self.in_proj.bias is None else self.in_proj.bias[:inner]
+        signal = functional.linear(x_BHWC, self.in_proj.weight[:inner], bias)
+        return self._mean_step(self._convolve(signal, grid))
+
+    def _convolve(self, signal_BHWD: Tensor, grid: Grid) -> Tensor:
+        """Return what is scanned of what is projected."""
+        width = signal_BHWD.shape[2]
+        signal_BHWD = to_channels_last(grid.convolve(self.conv, to_channels_first(signal_BHWD)))
+        if self.is_causal:
+            # It was padded on both sides.
+            signal_BHWD = signal_BHWD[..., :width, :]
+        return grid.blank(functional.silu(signal_BHWD))
 
     def _scan(self, x_BHWD: Tensor, grid: Grid) -> Tensor:
         projected = functional.linear(x_BHWD, self.x_proj_weight.flatten(0, 1))
@@ -173,10 +185,14 @@ class SS2D(nn.Module):
     def _mean_step(self, x_BHWD: Tensor) -> Tensor:
         """Return the mean of dt over paths and channels at each pixel: (B, H, W)."""
         rows_KRD = self.x_proj_weight[:, : self.dt_rank]
-        dt = functional.linear(x_BHWD, rows_KRD.flatten(0, 1)).unflatten(-1, rows_KRD.shape[:2])
-        steps = (dt[..., None, :] @ self.dt_weight)[..., 0, :]
+        lows = functional.linear(x_BHWD, rows_KRD.flatten(0, 1)).chunk(len(rows_KRD), -1)
         bias = 2 * self.dt_bias if self.double_dt_bias else self.dt_bias
-        return functional.softplus(steps + bias).mean((-2, -1))
+        # softplus(a) + softplus(b) = log((1 + exp(a)) (1 + exp(b))), and logarithms are slow.
+        product = torch.ones((), device=x_BHWD.device)
+        for low, weight_RD, bias_D in zip(lows, self.dt_weight, bias, strict=True):
+            steps = functional.linear(low, weight_RD.T, bias_D)
+            product = product * self._wide(steps).exp().add(1)
+        return product.log().mean(-1) / len(rows_KRD)
 
     def _direction_terms(self, grid: Grid, x_BHWD: Tensor) -> Tensor:
         """Return what B gets at each pixel of the whole map, (K, L, N)."""

@@ -3,15 +3,13 @@
 Legend: T rows, D channels, J neighbours of a row.
 """
 
-from functools import cache
-
 import numpy as np
-from numba import carray, from_dtype, njit, types
+from numba import carray, njit
 from torch import Tensor
 
-from cvmh.ops._numba_kernels import at, compile_kernel
+from cvmh.ops._numba_kernels import at
+from cvmh.ops._numba_launch import Kernel, in_vectors
 from cvmh.ops._numba_sizes import LANES
-from cvmh.ops._numba_threads import FUNCTION, Function, count_threads, run_on_threads
 from cvmh.ops._numba_vectors import (
     fill,
     load_int,
@@ -23,51 +21,33 @@ from cvmh.ops._numba_vectors import (
 
 # Rows that a thread takes at a time, and neighbours whose weights are held at a time.
 BLOCK, TOGETHER = 128, 9
-PLAN = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            *("x", "y", "neighbours", "weight", "bias", "counter"),
-            *("num_rows", "num_channels", "num_neighbours", "padded"),
-        )
-    ]
-)
-ENTRY = types.void(types.CPointer(from_dtype(PLAN)))
 
 
-def run_depthwise(x_TD: Tensor, neighbours_TJ: Tensor, weight_JD: Tensor, bias_D: Tensor) -> Tensor:
-    """Return the convolution of contiguous float32 rows; neighbours are int32, -1 where is none.
+def run_depthwise(
+    x_TD: Tensor, neighbours_TJ: Tensor, weight_JD: Tensor, bias_D: Tensor | None
+) -> Tensor:
+    """Return the convolution of float32 rows; neighbours are int32, negative where is none.
 
-    Weight and bias have whole vectors of channels, which may be more than D.
+    The channels of a row lie side by side, rows as far apart as they are; the table is contiguous.
     """
     num_rows, num_neighbours = neighbours_TJ.shape
+    weight = in_vectors(weight_JD)
+    bias = in_vectors(x_TD.new_zeros(x_TD.shape[1]) if bias_D is None else bias_D)
     y_TD = x_TD.new_empty(num_rows, x_TD.shape[1])
-    counter = np.zeros(1, dtype=np.int64)
-    values = {
-        "x": x_TD.data_ptr(),
-        "y": y_TD.data_ptr(),
-        "neighbours": neighbours_TJ.data_ptr(),
-        "weight": weight_JD.data_ptr(),
-        "bias": bias_D.data_ptr(),
-        "counter": counter.ctypes.data,
-        "num_rows": num_rows,
-        "num_channels": x_TD.shape[1],
-        "num_neighbours": num_neighbours,
-        "padded": weight_JD.shape[1],
-    }
-    plan = np.array([values[name] for name in PLAN.names or ()], dtype=np.int64)
-    num_threads = min(count_threads(), -(-num_rows // BLOCK))
-    run_on_threads(_entry(), plan.ctypes.data, max(1, num_threads))
+    KERNEL.run(
+        -(-num_rows // BLOCK),
+        x=x_TD.data_ptr(),
+        y=y_TD.data_ptr(),
+        neighbours=neighbours_TJ.data_ptr(),
+        weight=weight.data_ptr(),
+        bias=bias.data_ptr(),
+        num_rows=num_rows,
+        num_channels=x_TD.shape[1],
+        num_neighbours=num_neighbours,
+        padded=weight.shape[1],
+        stride=x_TD.stride(0),
+    )
     return y_TD
-
-
-@cache
-def _entry() -> Function:
-    machine_code = compile_kernel(_make, ENTRY)
-    function = FUNCTION(machine_code.address)
-    # A ctypes function does not keep its code alive.
-    function.machine_code = machine_code  # type: ignore[attr-defined]
-    return function
 
 
 def _make(stamp):
@@ -79,6 +59,13 @@ def _make(stamp):
             first = take_ticket(plan.counter, 0) * BLOCK
 
     return run
+
+
+KERNEL = Kernel(
+    _make,
+    *("x", "y", "neighbours", "weight", "bias"),
+    *("num_rows", "num_channels", "num_neighbours", "padded", "stride"),
+)
 
 
 @njit
@@ -110,15 +97,15 @@ def _add_nine(plan, first, end, lane, rest, number):
         around = at(plan.neighbours, row * plan.num_neighbours + number)
         place = row * plan.num_channels
         total = bias if number == 0 else load_lanes(y, place, rest)
-        total = total + _product(x, around, 0, plan.num_channels, rest, w0)
-        total = total + _product(x, around, 1, plan.num_channels, rest, w1)
-        total = total + _product(x, around, 2, plan.num_channels, rest, w2)
-        total = total + _product(x, around, 3, plan.num_channels, rest, w3)
-        total = total + _product(x, around, 4, plan.num_channels, rest, w4)
-        total = total + _product(x, around, 5, plan.num_channels, rest, w5)
-        total = total + _product(x, around, 6, plan.num_channels, rest, w6)
-        total = total + _product(x, around, 7, plan.num_channels, rest, w7)
-        total = total + _product(x, around, 8, plan.num_channels, rest, w8)
+        total = total + _product(x, around, 0, plan.stride, rest, w0)
+        total = total + _product(x, around, 1, plan.stride, rest, w1)
+        total = total + _product(x, around, 2, plan.stride, rest, w2)
+        total = total + _product(x, around, 3, plan.stride, rest, w3)
+        total = total + _product(x, around, 4, plan.stride, rest, w4)
+        total = total + _product(x, around, 5, plan.stride, rest, w5)
+        total = total + _product(x, around, 6, plan.stride, rest, w6)
+        total = total + _product(x, around, 7, plan.stride, rest, w7)
+        total = total + _product(x, around, 8, plan.stride, rest, w8)
         store_lanes(y, place, rest, total)
 
 
@@ -134,14 +121,14 @@ def _add_one(plan, first, end, lane, rest, number):
         if is_any:
             around = at(plan.neighbours, row * plan.num_neighbours + number)
             w = load_vector(weight, lane)
-            total = total + _product(x, around, 0, plan.num_channels, rest, w)
+            total = total + _product(x, around, 0, plan.stride, rest, w)
         store_lanes(y, place, rest, total)
 
 
 @njit(forceinline=True)
-def _product(x, around, number, num_channels, rest, weight):
+def _product(x, around, number, stride, rest, weight):
     """Return the channels of a neighbour times its weights, zero where there is none."""
     other = load_int(around, number)
     if other < 0:
         return fill(np.float32(0))
-    return load_lanes(x, other * num_channels, rest) * weight
+    return load_lanes(x, other * stride, rest) * weight

@@ -225,6 +225,18 @@ def _spread(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(single, single, ir.Constant(INTS, [0] * LANES))
 
 
+@_define(vector, vector, vector)
+def higher(builder: Any, a: Any, b: Any) -> Any:
+    """Return the higher of two floats in each lane, the second unless both are numbers."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+@_define(vector, vector, vector)
+def lower(builder: Any, a: Any, b: Any) -> Any:
+    """Return the lower of two floats in each lane, the second unless both are numbers."""
+    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+
 @_define(types.float32, vector)
 def sum_lanes(builder: Any, value: Any) -> Any:
     """Return the sum of all lanes."""

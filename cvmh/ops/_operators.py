@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvmh.errors import KernelError
 from cvmh.ops._torch import scan_torch
 from cvmh.ops.arguments import ScanArguments
 
@@ -69,21 +70,17 @@ def define_scan(
         given = zip(FLOATS, inputs, strict=False)
         return [_own(results[name].to(value.dtype)) for name, value in given if value is not None]
 
-    qualified = f"cvmh::selective_scan_{name}"
-    scan = torch.library.custom_op(
-        f"{qualified}_fwd",
-        forward,
-        mutates_args=(),
-        device_types=devices,
-        schema=f"({INPUTS}, bool keep_states) -> (Tensor, Tensor)",
-    )
-    propagate = torch.library.custom_op(
-        f"{qualified}_bwd",
-        backward,
-        mutates_args=(),
-        device_types=devices,
-        schema=f"(Tensor grad, Tensor states, {INPUTS}) -> Tensor[]",
-    )
+    qualified = f"selective_scan_{name}"
+    forward_name, backward_name = f"cvmh::{qualified}_fwd", f"cvmh::{qualified}_bwd"
+    # Not by torch.library.custom_op, which loads torch's compiler at the first call: 1.5 s, 150 MB.
+    for operator, schema, kernel in (
+        (forward_name, f"({INPUTS}, bool keep_states) -> (Tensor, Tensor)", forward),
+        (backward_name, f"(Tensor grad, Tensor states, {INPUTS}) -> Tensor[]", backward),
+    ):
+        torch.library.define(operator, schema)
+        torch.library.impl(operator, devices, kernel)
+    scan = getattr(torch.ops.cvmh, f"{qualified}_fwd").default
+    propagate = getattr(torch.ops.cvmh, f"{qualified}_bwd").default
 
     def forward_fake(*inputs: Any) -> tuple[Tensor, Tensor]:
         *values, keep_states = inputs
@@ -96,9 +93,15 @@ def define_scan(
         gradients = (None if one is None else next(results) for one in tensors[: len(FLOATS)])
         return (*gradients, None, None, None, None, None)
 
-    scan.register_fake(forward_fake)
-    propagate.register_fake(_backward_fake)
-    scan.register_autograd(differentiate, setup_context=_save)
+    def differentiate_again(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        raise KernelError(
+            f"backend '{name}' gives no gradients of gradients; take backend 'reference'"
+        )
+
+    torch.library.register_fake(forward_name, forward_fake)
+    torch.library.register_fake(backward_name, _backward_fake)
+    torch.library.register_autograd(forward_name, differentiate, setup_context=_save)
+    torch.library.register_autograd(backward_name, differentiate_again)
 
     def run(arguments: ScanArguments) -> Tensor:
         is_foreign = any(name in arguments.tensors for name in without)

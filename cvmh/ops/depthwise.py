@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cvmh.errors import ShapeError
-from cvmh.ops._numba_sizes import LANES
-from cvmh.ops.selective_scan import choose_backend
+from cvmh.ops._suited import suits_numba
 
 
 def depthwise_rows(
@@ -23,7 +22,8 @@ def depthwise_rows(
 
     Args:
         x_TD: Rows (T, D).
-        neighbours_TJ: Rows that each row of the result sees, int32 (T', J); -1 sees zeros.
+        neighbours_TJ: Rows that each row of the result sees, int32 (T', J); negative numbers see
+            zeros.
         weight_JD: Weights (J, D).
         bias_D: Added to each row, (D,).
 
@@ -38,23 +38,22 @@ def depthwise_rows(
             f"{tuple(x_TD.shape)}, neighbours {tuple(neighbours_TJ.shape)} of "
             f"{neighbours_TJ.dtype} and weight {tuple(weight_JD.shape)}"
         )
-    if _is_for_numba(x_TD, weight_JD):
+    if suits_numba(x_TD, weight_JD, bias_D):
         from cvmh.ops._numba_depthwise import run_depthwise
 
-        lanes = -weight_JD.shape[1] % LANES
-        bias = x_TD.new_zeros(x_TD.shape[1]) if bias_D is None else bias_D
-        return run_depthwise(
-            x_TD.contiguous(),
-            neighbours_TJ.contiguous(),
-            functional.pad(weight_JD, (0, lanes)).contiguous(),
-            functional.pad(bias, (0, lanes)).contiguous(),
-        )
-    seen = functional.pad(x_TD, (0, 0, 0, 1))[neighbours_TJ.long()]
+        rows = x_TD if x_TD.stride(1) == 1 else x_TD.contiguous()
+        return run_depthwise(rows, neighbours_TJ.contiguous(), weight_JD, bias_D)
+    seen = gather_rows(x_TD, neighbours_TJ.flatten()).view(*neighbours_TJ.shape, -1)
     y_TD = (seen * weight_JD).sum(1)
     return y_TD if bias_D is None else y_TD + bias_D
 
 
-def _is_for_numba(x_TD: Tensor, weight_JD: Tensor) -> bool:
-    is_plain = x_TD.device.type == "cpu" and x_TD.dtype == weight_JD.dtype == torch.float32
-    wants_gradient = torch.is_grad_enabled() and (x_TD.requires_grad or weight_JD.requires_grad)
-    return is_plain and not wants_gradient and choose_backend(device="cpu") == "numba"
+def gather_rows(x_TD: Tensor, rows_T: Tensor) -> Tensor:
+    """Return rows in another order, as often as named, and zeros for negative numbers: (T', D).
+
+    Args:
+        x_TD: Rows (T, D).
+        rows_T: Which they are, int32 (T',).
+    """
+    last = len(x_TD)
+    return functional.pad(x_TD, (0, 0, 0, 1)).index_select(0, rows_T.where(rows_T >= 0, last))

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from cvmh.classes import NODATA_ID
 from cvmh.geo.tiling import Span, Stripe, TilePlan, blend_weights
-from cvmh.predict.infer import ScoredTile, best_class
 from cvmh.predict.journal import Piece, Record
 from cvmh.predict.kept import PrunedTiles
 from cvmh.predict.read import covering_span, wrapped
+from cvmh.predict.scored import ScoredTile, best_class
 from cvmh.predict.seams import SeamCounter
 
 # Columns are final, or without any data, in blocks of so many.

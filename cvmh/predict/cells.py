@@ -6,6 +6,7 @@ so that another ring of such cells would tell it nothing.
 Legend: G cells along a side, H height, W width.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -26,10 +27,10 @@ NUM_BUCKETS = 8
 
 
 class Cells(NamedTuple):
-    """The cells of a tile that hold data.
+    """The cells of a tile that are kept, because they hold data or by choice.
 
-    ``masks`` has a boolean (G, G) for each flip or turn of the tile, ``num_kept`` the most that one
-    of them keeps, out of ``total``.
+    ``masks`` has a boolean (G, G) for each flip or turn of the tile, nothing where the network
+    chose; ``num_kept`` is the most that one of them keeps, out of ``total``.
     """
 
     masks: tuple[NDArray[np.bool_], ...]
@@ -56,6 +57,22 @@ def find_cells(tile: Tile, transforms: Sequence[Transform]) -> Cells | None:
     masks = tuple(_with_data(t.apply(valid)[0, 0].numpy(), tile.input_size) for t in transforms)
     cells = Cells(masks, max(int(np.count_nonzero(mask)) for mask in masks), masks[0].size)
     return None if cells.share > DENSE_ABOVE else cells
+
+
+def share_of(cells: Cells | None) -> float:
+    """Return the share of a tile's cells that is computed; a dense tile has no :class:`Cells`."""
+    return 1.0 if cells is None else cells.share
+
+
+def count_cells(input_size: tuple[int, int]) -> int:
+    """Return how many cells an input of so many pixels has."""
+    return math.prod(-(-side // CELL) for side in input_size)
+
+
+def count_chosen(count: int, input_size: tuple[int, int]) -> Cells | None:
+    """Return the cells that a network chose of an input of so many pixels, None if it was all."""
+    total = count_cells(input_size)
+    return None if count == total else Cells((), count, total)
 
 
 def _with_data(is_valid_HW: NDArray[np.bool_], input_size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -8,7 +8,8 @@ from cvmh.errors import CvmhError, OutputError
 from cvmh.geo.output import SUFFIXES, check_name, check_output
 from cvmh.geo.raster import Raster
 from cvmh.predict.identity import scene_moment
-from cvmh.predict.options import PredictOptions
+from cvmh.predict.journal import folder_of
+from cvmh.predict.options import AUTO, PredictOptions
 from cvmh.predict.prepare import Job
 
 KEY_TAG = "CVMH_KEY"
@@ -23,8 +24,11 @@ SUFFIX_OF = {
 def check_outputs(mask: Path, options: PredictOptions) -> None:
     """Refuse names of outputs that could not be written, before any work is done.
 
+    Where samples of the scene will be looked at, it refuses what is there already too.
+
     Raises:
-        OutputError: a name has the wrong suffix, its folder is missing, or two outputs are one.
+        OutputError: a name has the wrong suffix, its folder is missing, two outputs are one, or one
+            exists.
     """
     check_name(mask)
     outputs = options.outputs()
@@ -45,6 +49,29 @@ def check_outputs(mask: Path, options: PredictOptions) -> None:
     for path in paths:
         if paths.count(path) > 1:
             raise OutputError(f"two outputs would be the same file, {path}; give each its own name")
+    is_new = not (options.overwrite or options.resume or folder_of(mask).exists())
+    if is_new and AUTO in (options.prune, options.overlap):
+        refuse_any(mask, options)
+
+
+def refuse_any(mask: Path, options: PredictOptions, *, allowed: Collection[str] = ()) -> None:
+    """Refuse outputs that are there already.
+
+    Args:
+        mask: the mask.
+        options: name the others.
+        allowed: paths that may be replaced.
+
+    Raises:
+        OutputError: an output exists.
+    """
+    for name, path in {"mask": mask, **options.outputs()}.items():
+        if path.exists() and str(path.resolve()) not in allowed:
+            is_other = name == "mask" and options.resume
+            which = " and was made with other settings" if is_other else ""
+            raise OutputError(
+                f"{name} {path} exists{which}; choose another name or add --overwrite"
+            )
 
 
 def output_paths(mask: Path, options: PredictOptions) -> list[Path]:
@@ -81,13 +108,7 @@ def refuse_existing(job: Job, key: str, *, allowed: Collection[str] = ()) -> Non
             raise OutputError(f"{name} {path} would replace the --aoi; choose another name")
     if job.options.overwrite or (job.options.resume and _is_made_with(job, key)):
         return
-    for name, path in paths.items():
-        if path.exists() and str(path.resolve()) not in allowed:
-            is_other = name == "mask" and job.options.resume
-            which = " and was made with other settings" if is_other else ""
-            raise OutputError(
-                f"{name} {path} exists{which}; choose another name or add --overwrite"
-            )
+    refuse_any(job.output, job.options, allowed=allowed)
 
 
 def try_folders(outputs: Collection[Path]) -> None:

@@ -17,7 +17,6 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -26,13 +25,16 @@ from cvmh.classes import NODATA_ID
 from cvmh.errors import BundleError, ConfigError
 from cvmh.geo.tiling import TilePlan, Window
 from cvmh.models.bundle import Bundle
-from cvmh.models.pruning import WHOLE, Grid
+from cvmh.models.pruning import Grid
+from cvmh.models.pruning.learned import Trace
+from cvmh.models.pruning.scores import Keep
 from cvmh.predict.augment import IDENTITY, transforms
-from cvmh.predict.cells import Cells
+from cvmh.predict.cells import count_cells, count_chosen
 from cvmh.predict.devices import choose_devices, choose_precision
 from cvmh.predict.passes import Entry, Pass, PassMaker
 from cvmh.predict.pruning import OFF, Pruning
 from cvmh.predict.read import Tile
+from cvmh.predict.scored import ScoredTile, best_class
 
 # A pass on the CPU takes about so many pixels: more do not fit its cache, fewer cost more calls.
 PIXELS_IN_CACHE = 1 << 17
@@ -40,18 +42,6 @@ PIXELS_IN_CACHE = 1 << 17
 FEWEST_PIXELS = 32 * 32
 # Passes a worker that are computed or wait to be fetched, in their order.
 PASSES_UNDER_WAY = 2
-
-
-class ScoredTile(NamedTuple):
-    """A tile, its scores (K, H, W), which sum to one over the classes, and its class ids (H, W).
-
-    ``cells`` is None where the tile ran dense; scores of pixels without data mean nothing.
-    """
-
-    tile: Tile
-    scores_KHW: torch.Tensor
-    ids_HW: NDArray[np.uint8]
-    cells: Cells | None = None
 
 
 @dataclass(kw_only=True)
@@ -71,6 +61,14 @@ class Spent:
     def dense_tile(self) -> float | None:
         """Seconds of a dense tile, None if there was none."""
         return self.dense / self.dense_places if self.dense_places else self.trial
+
+
+class Trial(NamedTuple):
+    """Bytes of main memory without a pass, the most that one takes, and seconds of a dense one."""
+
+    resident: int
+    bytes_a_pass: int
+    seconds_a_pass: float
 
 
 class Worker(NamedTuple):
@@ -104,6 +102,8 @@ class Engine:
         tta: average the scores of the flipped and turned tile.
         cores: processor cores to use, default all.
         pruning: the cells that are left out.
+        is_sample: the tiles to come lie apart, so that each gets a pass of its own; others would
+            be filled with zeros.
 
     Raises:
         ConfigError: a device or the precision is unknown or not there.
@@ -120,6 +120,7 @@ class Engine:
         tta: bool = False,
         cores: int | None = None,
         pruning: Pruning = OFF,
+        is_sample: bool = False,
     ) -> None:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1 tile, got {batch}")
@@ -131,11 +132,13 @@ class Engine:
         pixels = stripe.input_height * stripe.input_width
         on_cpu = devices[0].type == "cpu"
         most = max(1, PIXELS_IN_CACHE // max(pixels, FEWEST_PIXELS)) if on_cpu else batch
+        most = 1 if is_sample else most
         # As few passes as that takes, and little padding in the last.
         self.tiles_a_pass = -(-plan.num_tiles // -(-plan.num_tiles // most))
         passes = -(-plan.num_tiles // self.tiles_a_pass)
         cores = cores or torch.get_num_threads()
-        self._threads = max(1, cores // passes) if on_cpu else cores
+        # Products split among threads give other last bits.
+        self._threads = 1 if on_cpu else cores
         if on_cpu:
             devices = devices * min(cores, passes)
         self._workers = _spread(bundle.network, devices)
@@ -194,8 +197,8 @@ class Engine:
         for worker in self._workers:
             self._idle.put(worker)
 
-    def measure(self, plan: TilePlan, num_bands: int) -> tuple[int, float]:
-        """Return the bytes of main memory and the seconds that one pass takes, tried with zeros.
+    def measure(self, plan: TilePlan, num_bands: int) -> Trial:
+        """Return the memory and the seconds that a pass takes, tried with zeros.
 
         The first pass loads and compiles what is needed; the second is measured.
         """
@@ -216,11 +219,12 @@ class Engine:
             memory.forget_peak()
             self.spent = Spent()
             self._score(dense)
-            return max(0, memory.peak_resident() - before), self.seconds
+            held = max(0, memory.peak_resident() - before)
+            seconds, self.spent = self.seconds, Spent(trial=self.spent.dense_tile)
+            factor = self._maker.memory_factor(count_cells(tile.input_size))
+            return Trial(before, int(held * factor), seconds)
         finally:
-            self.spent = Spent(trial=self.spent.dense_tile)
             torch.set_num_threads(threads)
-            memory.release_freed()
 
     def run(self, tiles: Iterable[Tile]) -> Iterator[ScoredTile]:
         """Yield the tiles in the order they came, with their scores.
@@ -262,7 +266,7 @@ class Engine:
 
     def _count(self, passed: Pass, seconds: float) -> None:
         with self._lock:
-            if passed.num_cells is None:
+            if passed.is_dense:
                 self.spent.dense += seconds
                 self.spent.dense_places += len(passed.places)
             else:
@@ -275,21 +279,30 @@ class Engine:
         nothing = torch.zeros(first.pixels_CHW.shape)
         inputs = [nothing if tile is None else torch.from_numpy(tile.pixels_CHW) for tile in tiles]
         pixels_BCHW = _resized(torch.stack(inputs).to(worker.device), size)
-        scores_BKHW = self._average(worker, pixels_BCHW, passed)
+        scores_BKHW, counts = self._average(worker, pixels_BCHW, passed)
         scores_BKHW = _resized(scores_BKHW, (window.height, window.width)).cpu()
-        for scores_KHW, entry in zip(scores_BKHW, passed.places, strict=True):
+        for place, (scores_KHW, entry) in enumerate(zip(scores_BKHW, passed.places, strict=True)):
             if entry is None:
                 continue
             ids_HW = best_class(scores_KHW.numpy())[0]
             np.putmask(ids_HW, ~entry.tile.is_valid_HW, NODATA_ID)
-            yield entry.number, ScoredTile(entry.tile, scores_KHW, ids_HW, entry.cells)
+            cells = entry.cells if counts is None else count_chosen(counts[place], size)
+            yield entry.number, ScoredTile(entry.tile, scores_KHW, ids_HW, cells)
 
-    def _average(self, worker: Worker, pixels_BCHW: torch.Tensor, passed: Pass) -> torch.Tensor:
-        """Return the mean scores over the flips and turns, float32."""
+    def _average(
+        self, worker: Worker, pixels_BCHW: torch.Tensor, passed: Pass
+    ) -> tuple[torch.Tensor, list[int] | None]:
+        """Return the mean scores over the flips and turns, float32.
+
+        With them the most cells of each tile that the network chose in one of these.
+        """
         total: torch.Tensor | None = None
+        found: list[list[int]] = []
         for turn, transform in enumerate(self._transforms):
             grid = passed.grid(turn, worker.device)
-            logits_BKHW = self._logits(worker, transform.apply(pixels_BCHW), grid)
+            trace = None if passed.keep is None else Trace()
+            turned_BCHW = transform.apply(pixels_BCHW)
+            logits_BKHW = self._logits(worker, turned_BCHW, grid, passed.keep, trace)
             self._check(logits_BKHW, pixels_BCHW, passed.tiles)
             logits_BKHW = logits_BKHW.float()
             if self._card.temperature != 1:
@@ -297,14 +310,28 @@ class Engine:
             scores_BKHW = torch.softmax(logits_BKHW, dim=1)
             back = transform.undo(scores_BKHW)
             total = back if total is None else total.add_(back)
+            if trace is not None and trace.counts_B is not None:
+                found.append(trace.counts_B.tolist())
         assert total is not None, "there is always the identity"
-        return total if len(self._transforms) == 1 else total.div_(len(self._transforms))
+        mean = total if len(self._transforms) == 1 else total.div_(len(self._transforms))
+        return mean, [max(counts) for counts in zip(*found, strict=True)] if found else None
 
-    def _logits(self, worker: Worker, pixels_BCHW: torch.Tensor, grid: Grid | None) -> torch.Tensor:
+    def _logits(
+        self,
+        worker: Worker,
+        pixels_BCHW: torch.Tensor,
+        grid: Grid | None,
+        keep: Keep | None,
+        trace: Trace | None,
+    ) -> torch.Tensor:
         low = self._dtype != torch.float32
         with torch.autocast(worker.device.type, self._dtype, enabled=low):
             try:
-                return self._forward(worker.network, pixels_BCHW, grid)
+                # Most networks take no grid, and few choose cells.
+                cells = {} if grid is None else {"grid": grid}
+                choice = {} if keep is None else {"keep": keep, "trace": trace}
+                logits: torch.Tensor = worker.network(pixels_BCHW, **cells, **choice)
+                return logits
             except torch.OutOfMemoryError as error:
                 # No fault of the bundle: what is finished is of use with a smaller batch.
                 raise ConfigError(
@@ -320,18 +347,6 @@ class Engine:
                     f"network '{self._card.model}' does not take tiles of {size[0]} x {size[1]} "
                     f"pixels ({reason}); it was trained with --tile {self._card.tile}"
                 ) from error
-
-    def _forward(
-        self, network: nn.Module, pixels_BCHW: torch.Tensor, grid: Grid | None
-    ) -> torch.Tensor:
-        """Run the network; most take no grid."""
-        if self.pruning.keep is not None:
-            logits: torch.Tensor = network(pixels_BCHW, grid or WHOLE, keep=self.pruning.keep)
-        elif grid is not None:
-            logits = network(pixels_BCHW, grid)
-        else:
-            logits = network(pixels_BCHW)
-        return logits
 
     def _check(
         self, logits_BKHW: torch.Tensor, pixels_BCHW: torch.Tensor, tiles: list[Tile | None]
@@ -352,22 +367,6 @@ class Engine:
                     f"network '{self._card.model}' must give finite scores, got NaN or infinity "
                     f"at {tile.window}; try --precision fp32, or train the bundle again"
                 )
-
-
-def best_class(
-    scores_KHW: NDArray[np.float32],
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return the class with the largest score, the first of equals, and that score, (H, W) each.
-
-    Class by class over whole planes: several times as fast as an argmax across planes.
-    """
-    best = scores_KHW[0].copy()
-    ids = np.zeros(best.shape, dtype=np.uint8)
-    for number, plane in enumerate(scores_KHW[1:], start=1):
-        larger = np.greater(plane, best).view(np.uint8)
-        np.maximum(ids, larger * np.uint8(number), out=ids)
-        np.maximum(best, plane, out=best)
-    return ids, best
 
 
 def _spread(network: nn.Module, devices: Sequence[torch.device]) -> list[Worker]:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from cvmh.geo.tiling import Stripe, TilePlan, Window
 from cvmh.predict.augment import IDENTITY
-from cvmh.predict.cells import Cells, find_cells
+from cvmh.predict.cells import Cells, find_cells, share_of
 from cvmh.predict.infer import Spent
-from cvmh.predict.pruning import Pruning
+from cvmh.predict.pruning import Pruning, Sample
 from cvmh.predict.read import Tile
 from cvmh.predict.source import Source
 
@@ -73,7 +73,7 @@ def _share_kept(tile: Tile, pruning: Pruning) -> float:
     if not tile.is_valid_HW.any():
         return 0.0
     cells = find_cells(tile, [IDENTITY]) if pruning.without_data else None
-    return (1.0 if cells is None else cells.share) * (pruning.keep or 1.0)
+    return share_of(cells) * pruning.share
 
 
 def _seen_small(data_HW: NDArray[np.bool_], plan: TilePlan, stripe: Stripe, column: int) -> Tile:
@@ -92,15 +92,16 @@ def _seen_small(data_HW: NDArray[np.bool_], plan: TilePlan, stripe: Stripe, colu
 
 @dataclass(frozen=True, kw_only=True)
 class PruningReport:
-    """What was left out of tiles.
+    """What was left out of tiles, and what that changed on a sample, if it was chosen by one.
 
     ``mean_kept_share`` is that of the cells of all tiles that ran, dense ones counted as whole;
     ``tiles_by_cells`` counts pruned tiles by their kept cells, rounded up to eighths of a tile.
     ``estimated_seconds_saved`` compares the seconds of this call's pruned tiles with those of as
-    many dense tiles, of which some were measured; None where none was.
+    many dense tiles, of which some were measured, and takes off the sample; None where none was.
     """
 
     prune: str
+    sample: Sample | None
     tiles_dense: int
     tiles_pruned: int
     mean_kept_share: float | None
@@ -129,15 +130,17 @@ def sum_up(
     num_dense = tiles_run - buckets.total()
     return PruningReport(
         prune=str(pruning),
+        sample=pruning.sample,
         tiles_dense=num_dense,
         tiles_pruned=buckets.total(),
         mean_kept_share=(num_dense + kept) / tiles_run if tiles_run else None,
         tiles_by_cells=dict(sorted(buckets.items())),
-        estimated_seconds_saved=_saved(spent, num_workers),
+        estimated_seconds_saved=_saved(spent, num_workers, pruning.sample),
     )
 
 
-def _saved(spent: Spent, num_workers: int) -> float | None:
+def _saved(spent: Spent, num_workers: int, sample: Sample | None) -> float | None:
     if spent.pruned_tiles and spent.dense_tile is None:
         return None
-    return (spent.pruned_tiles * (spent.dense_tile or 0.0) - spent.pruned) / num_workers
+    saved = (spent.pruned_tiles * (spent.dense_tile or 0.0) - spent.pruned) / num_workers
+    return saved - (0.0 if sample is None else sample.seconds)

@@ -9,7 +9,7 @@ from cvmh.errors import ConfigError
 
 AUTO = "auto"
 SCORE_TYPES = ("uint8", "float16")
-PRUNE_MODES = ("off", "nodata")
+PRUNE_MODES = ("off", "nodata", AUTO)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,8 @@ class PredictOptions:
         tta: average the scores of each tile, flipped and turned; eight times the work.
         prune: "nodata" leaves out the cells (32 pixels a side) of a tile that hold no data, where
             the network can; "off" runs tiles whole; a share above 0 and at most 1 also leaves out
-            all but that share of the cells, which a network chooses that was trained to.
+            all but that share of the cells, which a network chooses that was trained to; "auto"
+            lets each tile keep what needs to be looked at, which is found out on a sample.
         bands: bands of the scene, numbered from 1, in the network's order; default by name.
         nodata: the value of pixels without data, in bands that declare none.
         aoi: polygons outside which nothing is predicted: a vector file, in any CRS.

@@ -11,6 +11,7 @@ from cvmh.geo.tiling import Stripe, TilePlan, Window
 from cvmh.predict.infer import Engine
 from cvmh.predict.options import Warn
 from cvmh.predict.read import Tile
+from cvmh.predict.sample import read_tile, spread
 from cvmh.predict.source import Source
 
 logger = logging.getLogger("cvmh")
@@ -18,8 +19,6 @@ logger = logging.getLogger("cvmh")
 CANDIDATES = (0.125, 0.25, 0.375, 0.5)
 # The share of an overlap's pixels on which neighbours may disagree.
 TARGET = 0.02
-# Places a side at which a tile is compared with its neighbours to the right and below.
-PLACES = 4
 
 
 def choose_overlap(source: Source, make_engine: Callable[[TilePlan], Engine], warn: Warn) -> float:
@@ -64,9 +63,9 @@ def _neighbourhoods(
     plan: TilePlan,
 ) -> Iterator[tuple[tuple[Stripe, int], list[tuple[Stripe, int]]]]:
     """Yield tiles spread over a scene, each with its neighbours to the right and below."""
-    for index in _spread(plan.num_stripes):
+    for index in spread(plan.num_stripes):
         stripe = plan.stripe(index)
-        for place in _spread(len(stripe.columns)):
+        for place in spread(len(stripe.columns)):
             column = stripe.columns[place]
             others = []
             if place + 1 < len(stripe.columns):
@@ -76,12 +75,6 @@ def _neighbourhoods(
                 others.append((below, min(below.columns, key=lambda c: abs(c - column))))
             if others:
                 yield (stripe, column), others
-
-
-def _spread(count: int) -> list[int]:
-    """Return some of the numbers below ``count``, from the middles of equal parts."""
-    places = min(PLACES, count)
-    return [(2 * part + 1) * count // (2 * places) for part in range(places)]
 
 
 def _held(tiles: list[Tile | None]) -> Iterator[Tile]:
@@ -98,22 +91,4 @@ def _shared(
     return (
         ids[top - window.row : bottom - window.row, left - window.column : right - window.column],
         other_ids[top - other.row : bottom - other.row, left - other.column : right - other.column],
-    )
-
-
-def read_tile(source: Source, stripe: Stripe, column: int) -> Tile | None:
-    """Read one tile by itself; None if no pixel of it is data."""
-    window = Window(stripe.row, column, stripe.height, stripe.width)
-    if not source.may_hold(stripe.at(column)).any():
-        return None
-    native = source.raster.read(window, source.bands)
-    is_valid = source.validity.read(window, native)
-    if not is_valid.any():
-        return None
-    return Tile(
-        stripe=stripe.index,
-        window=window,
-        pixels_CHW=source.scaling.scale(native, is_valid),
-        is_valid_HW=is_valid,
-        input_size=(stripe.input_height, stripe.input_width),
     )

@@ -2,8 +2,8 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import accumulate
-from math import gcd
 from typing import NamedTuple
 
 import numpy as np
@@ -11,18 +11,23 @@ import torch
 
 from cvmh.geo.tiling import TilePlan
 from cvmh.models.pruning import CellGrid
+from cvmh.models.pruning.scores import FULL_BLOCKS, Keep, in_full_blocks
 from cvmh.predict.augment import Transform
-from cvmh.predict.cells import Cells, find_cells
+from cvmh.predict.cells import DENSE_ABOVE, Cells, find_cells
 from cvmh.predict.pruning import Pruning
 from cvmh.predict.read import Tile
 
-# Cells of a pass on the CPU, at most: more do not fit its cache.
+# Cells of a pass on the CPU, about: many more do not fit its cache.
 CELLS_IN_CACHE = 256
+# A pruned cell takes up to so many times the memory of a dense one: 1.2 to 1.8 were measured, and
+# full blocks may add a quarter.
+MEMORY_OF_CELL = 2.25
 # A pass takes as long as so many more cells, for its calls: measured with the nano preset.
 CELLS_FOR_CALLS = 48
-# Kernels take rows of a matrix by blocks; where these are full, a row gets the same bits at any
-# place and in a matrix of any length. Of two tiles at least, because one is multiplied otherwise.
-FULL_BLOCKS, FEWEST_TILES = 32, 2
+# Of tiles that share a pass, whose rows fill the blocks of kernels: one is multiplied otherwise.
+FEWEST_TILES = 2
+# First and last tiles of a pass that are tried to find the best.
+MOST_TRIED = 12
 # A pruned tile waits for others while the tiles of so many dense passes come.
 PASSES_TO_WAIT = 16
 
@@ -36,10 +41,19 @@ class Entry(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """The tiles of one forward pass, each in its place, and the cells of each place."""
+    """The tiles of one forward pass, each in its place, and the cells of each place.
+
+    ``keep`` is what the network then leaves out of them by its own choice.
+    """
 
     places: list[Entry | None]
     num_cells: int | None = None
+    keep: Keep | None = None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether all cells are computed."""
+        return self.num_cells is None and self.keep is None
 
     @property
     def entries(self) -> list[Entry]:
@@ -91,13 +105,16 @@ class PassMaker:
 
     def passes(self, tiles: Iterable[Tile]) -> Iterator[Pass]:
         """Yield the passes; every tile is in one before many others have come."""
+        for made in self._made(tiles):
+            yield made._replace(keep=self._pruning.keep)
+
+    def _made(self, tiles: Iterable[Tile]) -> Iterator[Pass]:
         current, places = -1, self._no_tiles()
         pending: list[Entry] = []
         for number, tile in enumerate(tiles):
             entry = Entry(number, tile, self._cells_of(tile))
-            if pending and self._is_late(pending[0], entry):
-                yield from self._packed(pending)
-                pending = []
+            while pending and self._is_late(pending[0], entry):
+                yield self._take(pending)
             index, place = divmod(self._number_in_plan(tile), self._tiles_a_pass)
             others = [other for other in places if other is not None]
             is_full = index != current or places[place] is not None
@@ -111,7 +128,15 @@ class PassMaker:
                 pending.append(entry)
         if any(places):
             yield Pass(places)
-        yield from self._packed(pending)
+        while pending:
+            yield self._take(pending)
+
+    def memory_factor(self, cells_of_tile: int) -> float:
+        """Return how much more memory than a dense pass one of pruned tiles may take."""
+        if not (self._pruning.without_data and self._on_cpu):
+            return 1.0
+        cells = max(CELLS_IN_CACHE, DENSE_ABOVE * cells_of_tile)
+        return max(1.0, MEMORY_OF_CELL * cells / (self._tiles_a_pass * cells_of_tile))
 
     def _cells_of(self, tile: Tile) -> Cells | None:
         return find_cells(tile, self._transforms) if self._pruning.without_data else None
@@ -129,48 +154,64 @@ class PassMaker:
         is_elsewhere = not self._on_cpu and entry.tile.stripe != first.tile.stripe
         return waits or is_elsewhere or _shape(entry.tile) != _shape(first.tile)
 
-    def _packed(self, pending: list[Entry]) -> Iterator[Pass]:
-        """Yield passes of tiles with about as many cells, those with most first."""
-        ordered = sorted(pending, key=lambda entry: -_count(entry))
-        while ordered:
-            made = self._first_of(ordered)
-            yield made
-            ordered = ordered[len(made.entries) :]
+    def _take(self, pending: list[Entry]) -> Pass:
+        """Take the tile that has waited longest, and those that share its pass for the least."""
+        ordered = sorted(pending, key=_count, reverse=True)
+        place = next(place for place, entry in enumerate(ordered) if entry is pending[0])
+        # Those that keep about as many cells stand beside one another.
+        rows = [
+            ordered[first:end]
+            for first in _some(0, place)
+            for end in _some(place + 1, min(len(ordered), first + self._most(ordered[first])))
+        ]
+        chosen = min(rows, key=self._cost)
+        numbers = {entry.number for entry in chosen}
+        pending[:] = [entry for entry in pending if entry.number not in numbers]
+        size = self._size(chosen)
+        return Pass([*chosen, *[None] * (size.tiles - len(chosen))], size.cells)
 
-    def _first_of(self, ordered: list[Entry]) -> Pass:
-        """Return the pass of the tile with most cells, and of some that follow."""
-        assert ordered[0].cells is not None
-        count = ordered[0].cells.num_kept
+    def _most(self, entry: Entry) -> int:
+        """Return how many tiles may share a pass with one that keeps no fewer cells than they."""
         if not self._on_cpu:
-            most = self._tiles_a_pass
-            return _padded(ordered[:most], most, ordered[0].cells.bucket)
-        most = CELLS_IN_CACHE // count
+            return self._tiles_a_pass
         # The cells that the network itself will choose fill no blocks.
-        if most < FEWEST_TILES or self._pruning.keep is not None:
-            return _padded(ordered[:1], 1, count)
-        numbers = range(1, min(most, len(ordered)) + 1)
-        return min((_in_full_blocks(ordered[:number]) for number in numbers), key=_cost)
+        return 1 if self._pruning.keep is not None else max(1, CELLS_IN_CACHE // _count(entry))
+
+    def _size(self, entries: list[Entry]) -> "_Size":
+        """Return the size of a pass of tiles of which the first keeps the most cells."""
+        cells = entries[0].cells
+        assert cells is not None, "dense tiles have another pass"
+        if not self._on_cpu:
+            return _Size(self._tiles_a_pass, cells.bucket)
+        if self._most(entries[0]) < FEWEST_TILES:
+            return _Size(1, cells.num_kept)
+        return _full_blocks(cells.num_kept, len(entries))
+
+    def _cost(self, entries: list[Entry]) -> float:
+        """Return what a pass takes for each cell that is kept in it."""
+        size = self._size(entries)
+        return (size.tiles * size.cells + CELLS_FOR_CALLS) / sum(map(_count, entries))
 
 
-def _in_full_blocks(entries: list[Entry]) -> Pass:
-    """Return the smallest pass on the CPU of tiles of which the first keeps the most cells."""
-    count, fewest = _count(entries[0]), max(FEWEST_TILES, len(entries))
-    shapes = [
-        (tiles, count + -count % (FULL_BLOCKS // gcd(FULL_BLOCKS, tiles)))
-        for tiles in range(fewest, fewest + FULL_BLOCKS)
-    ]
-    return _padded(entries, *min(shapes, key=lambda shape: shape[0] * shape[1]))
+class _Size(NamedTuple):
+    """Places of a pass, and cells of each."""
+
+    tiles: int
+    cells: int
 
 
-def _padded(entries: list[Entry], num_tiles: int, num_cells: int) -> Pass:
-    return Pass([*entries, *[None] * (num_tiles - len(entries))], num_cells)
+@lru_cache(maxsize=4096)
+def _full_blocks(count: int, num_tiles: int) -> _Size:
+    """Return the smallest size, of full blocks, for so many tiles that keep up to so many cells."""
+    fewest = max(FEWEST_TILES, num_tiles)
+    sizes = [_Size(n, in_full_blocks(count, n)) for n in range(fewest, fewest + FULL_BLOCKS)]
+    return min(sizes, key=lambda size: size.tiles * size.cells)
 
 
-def _cost(made: Pass) -> float:
-    """Return what a pass takes for each cell that is kept in it."""
-    assert made.num_cells is not None, "dense passes have one shape"
-    cells = len(made.places) * made.num_cells + CELLS_FOR_CALLS
-    return cells / sum(map(_count, made.entries))
+def _some(low: int, high: int) -> list[int]:
+    """Return the numbers from the lowest to the highest, or about :data:`MOST_TRIED` of many."""
+    step = max(1, -(-(high - low) // MOST_TRIED))
+    return list(range(high, low - 1, -step))
 
 
 def _count(entry: Entry) -> int:

@@ -66,6 +66,7 @@ class ScenePlan:
     share_with_data: float | None
     prune: str
     share_kept: float | None
+    prune_changes: str | None
     tiles_a_pass: int
     workers: int
     devices: tuple[str, ...]
@@ -106,8 +107,10 @@ class ScenePlan:
     def _prune_lines(self) -> list[str]:
         if self.share_kept is None or self.prune == "off":
             return []
-        left_out = f"{1 - self.share_kept:.0%} of the work is estimated to be on no data"
-        return [f"prune    {self.prune}; {left_out} and left out"]
+        changed = self.prune_changes
+        change = "" if changed is None else f"; {changed}"
+        left_out = f"{1 - self.share_kept:.0%} of the cells are estimated to be left out"
+        return [f"prune    {self.prune}; {left_out}{change}"]
 
 
 def split_scene(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from cvmh.geo.estimate import estimate_data
 from cvmh.geo.raster import Raster, bounded_cache
 from cvmh.geo.tiling import Span, TilePlan
 from cvmh.models.bundle import Bundle, BundleCard
+from cvmh.models.folding import fold_norms
 from cvmh.predict.blend import Planes
 from cvmh.predict.identity import bundle_identity, file_identity, scene_identity
 from cvmh.predict.infer import Engine
@@ -30,6 +31,7 @@ from cvmh.predict.plan import (
 )
 from cvmh.predict.pruning import OFF, Pruning, choose_pruning
 from cvmh.predict.source import Source, open_source
+from cvmh.predict.threshold import choose_threshold
 
 # The share of what the machine can give that a prediction takes unless it is told.
 SHARE_OF_MEMORY = 0.75
@@ -101,11 +103,21 @@ def prepared(
             do not suffice.
     """
     card, pruning = bundle.card, choose_pruning(bundle, options.prune)
+    fast = replace(bundle, network=fold_norms(bundle.network))
     with bounded_cache(), Raster(scene) as raster:
         source = open_source(raster, card, options, warn)
-        overlap = _overlap(source, bundle, options, pruning, warn)
+        overlap = _overlap(source, fast, options, pruning, warn)
         plan, planes = source.lay_tiles(overlap), planes_of(options)
-        engine = _engine(bundle, plan, options, pruning)
+        tiles_to_read = sum(int(source.may_hold(stripe).sum()) for stripe in plan.stripes())
+        if options.prune == AUTO:
+            pruning = choose_threshold(
+                source,
+                plan,
+                fast,
+                lambda bundle, pruning: _engine(bundle, plan, options, pruning, is_sample=True),
+                tiles_to_read=tiles_to_read,
+            )
+        engine = _engine(fast, plan, options, pruning)
         limit = _memory_limit(options)
         is_large = raster.height * raster.width >= SMALL_SCENE or options.max_memory is not None
         network = _try(engine, source, plan, limit, is_measured=is_large or is_trial)
@@ -118,10 +130,11 @@ def prepared(
             planes=planes,
             limit=limit,
         )
-        tiles_to_read = sum(int(source.may_hold(stripe).sum()) for stripe in plan.stripes())
         data = estimate_data(raster, source.bands, source.validity) if is_trial else None
         share = None if data is None else float(data.mean())
         kept = None if data is None else estimate_kept(source, plan, data, pruning)
+        # Of cells that the network leaves out, it does some of the work.
+        work = None if kept is None else kept / pruning.share
         most = tiles_to_read / plan.num_tiles
         pixels = int(raster.height * raster.width * (most if share is None else min(share, most)))
         disk = estimate_disk(pixels, len(card.classes), planes)
@@ -142,6 +155,7 @@ def prepared(
             share_with_data=share,
             prune=str(pruning),
             share_kept=kept,
+            prune_changes=None if pruning.sample is None else str(pruning.sample),
             tiles_a_pass=engine.tiles_a_pass,
             workers=engine.num_workers,
             devices=tuple(map(str, engine.devices)),
@@ -149,7 +163,7 @@ def prepared(
             memory_limit=limit,
             disk=disk,
             disk_free=check_disk(output, 0 if folder_of(output).exists() else disk),
-            seconds=estimate_seconds(plan, tiles_to_read, network, kept),
+            seconds=estimate_seconds(plan, tiles_to_read, network, work),
         )
         yield Job(
             source=source,
@@ -165,7 +179,14 @@ def prepared(
         )
 
 
-def _engine(bundle: Bundle, plan: TilePlan, options: PredictOptions, pruning: Pruning) -> Engine:
+def _engine(
+    bundle: Bundle,
+    plan: TilePlan,
+    options: PredictOptions,
+    pruning: Pruning,
+    *,
+    is_sample: bool = False,
+) -> Engine:
     return Engine(
         bundle,
         plan,
@@ -174,6 +195,7 @@ def _engine(bundle: Bundle, plan: TilePlan, options: PredictOptions, pruning: Pr
         precision=options.precision,
         tta=options.tta,
         pruning=pruning,
+        is_sample=is_sample,
     )
 
 
@@ -202,11 +224,8 @@ def _try(
 ) -> Network:
     """Run the network once to see what a pass takes, and let no more run than memory bears."""
     num_bands = len(source.bands)
-    bytes_a_pass: int = 0
-    seconds_a_pass: float | None = None
-    if is_measured:
-        bytes_a_pass, seconds_a_pass = engine.measure(plan, num_bands)
-    held = memory.resident()
+    trial = engine.measure(plan, num_bands) if is_measured else None
+    held, bytes_a_pass = (memory.resident(), 0) if trial is None else trial[:2]
     if limit is not None and bytes_a_pass:
         # Half of what is left is for the scene.
         engine.limit_workers(max(1, (limit - held) // 2 // bytes_a_pass))
@@ -214,7 +233,7 @@ def _try(
         tiles_a_pass=engine.tiles_a_pass,
         workers=engine.num_workers,
         bytes_a_pass=bytes_a_pass,
-        seconds_a_pass=seconds_a_pass,
+        seconds_a_pass=trial and trial.seconds_a_pass,
         resident=held,
         is_pruning=engine.pruning.without_data,
     )

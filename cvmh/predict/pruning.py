@@ -1,5 +1,6 @@
 """What a prediction leaves out of a tile, by the value of ``--prune``."""
 
+import logging
 from dataclasses import dataclass
 
 from torch import nn
@@ -7,17 +8,61 @@ from torch import nn
 from cvmh.errors import BundleError
 from cvmh.models.bundle import Bundle
 from cvmh.models.pruning import can_prune
+from cvmh.models.pruning.scores import Keep, Threshold
+
+logger = logging.getLogger("cvmh")
+
+# Networks that choose a larger share of a tile's cells than that run dense, which takes less time:
+# docs/benchmarks.md, "Token pruning".
+CHOSEN_DENSE_ABOVE = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What a threshold changes on a sample of the scene.
+
+    ``changed_share`` is that of the pixels with data whose class is another than that of the dense
+    network, ``kept_share`` that of the cells that are computed, ``data_share`` that of those that
+    would be if only cells without data were left out. ``seconds`` is what it took to find out.
+    """
+
+    tiles: int
+    kept_share: float
+    data_share: float
+    changed_share: float
+    allowed_share: float
+    seconds: float
+
+    def __str__(self) -> str:
+        """Say what changes."""
+        return (
+            f"{self.changed_share:.2%} of the pixels of a sample of {self.tiles} tiles change "
+            "against the dense network"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pruning:
-    """What is left out of a tile: cells without data, and all but a share of the others."""
+    """What is left out of a tile: cells without data, and of the others what is not kept.
+
+    A threshold comes with the sample that it was found on.
+    """
 
     without_data: bool = False
-    keep: float | None = None
+    keep: Keep | None = None
+    sample: Sample | None = None
+
+    @property
+    def share(self) -> float:
+        """The share of the cells with data that is kept, or that is expected to be."""
+        if isinstance(self.keep, Threshold):
+            return 1.0 if self.sample is None else self.sample.kept_share / self.sample.data_share
+        return 1.0 if self.keep is None else self.keep
 
     def __str__(self) -> str:
         """Name it as ``--prune`` does."""
+        if isinstance(self.keep, Threshold):
+            return f"auto, from score {self.keep.score:g}"
         if self.keep is not None:
             return f"{self.keep:g}"
         return "nodata" if self.without_data else "off"
@@ -29,9 +74,10 @@ OFF = Pruning()
 def choose_pruning(bundle: Bundle, prune: str | float) -> Pruning:
     """Return what ``--prune`` means for a bundle's network; "nodata" is dense where it cannot.
 
+    "auto" is "nodata" until a sample has been looked at.
+
     Raises:
-        BundleError: a share of the cells is asked of a network that cannot prune, or that was not
-            trained to.
+        BundleError: the network is to choose cells, but cannot prune, or was not trained to.
     """
     if prune == "off":
         return OFF
@@ -49,6 +95,15 @@ def choose_pruning(bundle: Bundle, prune: str | float) -> Pruning:
             f"'{bundle.card.model}' has no settings 'pruning'; fine-tune it with cvmh train "
             "--init BUNDLE --set pruning.keep=[0.4,1.0], or use --prune nodata"
         )
+    if prune == "auto":
+        return Pruning(without_data=True)
+    if float(prune) > CHOSEN_DENSE_ABOVE:
+        logger.info(
+            "--prune %s: with more than %g of its cells a tile takes less time dense, so that only "
+            "cells without data are left out",
+            *(prune, CHOSEN_DENSE_ABOVE),
+        )
+        return Pruning(without_data=True)
     return Pruning(without_data=True, keep=float(prune))
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cvmh.classes import NODATA_ID, ClassTable
 from cvmh.geo.tiling import Span, TilePlan
-from cvmh.predict.infer import ScoredTile
 from cvmh.predict.read import wrapped
+from cvmh.predict.scored import ScoredTile
 
 # So many borders are named as the worst.
 WORST = 10

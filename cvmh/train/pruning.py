@@ -59,12 +59,13 @@ class Pruning:
     ) -> tuple[Tensor, list[Tensor]]:
         """Return logits (B, C, H, W) with a drawn share of cells, and those of auxiliary heads."""
         draw = np.random.default_rng((self.seed, 0, *number))
-        trace = Trace()
+        heard: list[Tensor] = []
         active = cells_with_data(images)
         grid: Grid = WHOLE if active.all() else MaskedGrid(active)
-        logits = network(images, grid, float(draw.uniform(*self.settings.keep)), trace)
+        keep = float(draw.uniform(*self.settings.keep))
+        logits = network(images, grid, keep, Trace(answers=heard))
         height, width = images.shape[-2:]
-        return logits, [answers[..., :height, :width] for answers in trace.answers]
+        return logits, [answers[..., :height, :width] for answers in heard]
 
     def validate(self, network: nn.Module, images: Tensor) -> Tensor:
         """Return logits (B, C, H, W) with the share of cells that the run is judged by."""

@@ -77,8 +77,12 @@ def test_a_network_brings_its_learning_rate_unless_one_is_given(cvmh, easy_data,
     given += ["--model", name] if name else []
     cvmh(*given)
     cvmh(*given, "--set", "train.learning_rate=0.5")
+    # A network that has learned already, and that learns to leave out cells, takes a tenth.
+    cvmh(*given, "--init", "dense.safetensors", "--set", "pruning={}")
+    cvmh(*given, "--set", "pruning={}")
     wanted = PRESETS[name or ModelSettings().name].learning_rate
-    assert [config.train.learning_rate for config in seen] == [wanted, 0.5]
+    rates = [config.train.learning_rate for config in seen]
+    assert rates == [wanted, 0.5, pytest.approx(wanted / 10), wanted]
 
 
 @pytest.mark.parametrize("has_begun", [False, True])

@@ -9,9 +9,7 @@ from cvmh.models.mfms import (
     MultiFrequencyBranch,
     MultiScaleBranch,
     eca_kernel_size,
-    pool_under_bases,
 )
-from cvmh.ops.dct import dct_basis
 
 
 @pytest.mark.parametrize(("channels", "size"), [(96, 3), (192, 5), (384, 5), (768, 5)])
@@ -43,26 +41,3 @@ def test_output_is_the_mean_where_the_gate_is_a_half():
     block.local_branch = torch.nn.Sequential(torch.nn.Hardtanh(0, 1e-30))
     f, g = torch.randn(2, 16, 4, 4), torch.randn(2, 16, 4, 4)
     torch.testing.assert_close(block(f, g), (f + g) / 2)
-
-
-def test_poolings_equal_the_definition():
-    x = torch.randn(2, 5, 7, 11)
-    basis = dct_basis(((0, 0), (2, 1), (1, 3)), 7, 11)
-    products = x[:, None] * basis[None, :, None]
-    mean, high, low = pool_under_bases(x, basis)
-    torch.testing.assert_close(mean, products.mean((3, 4)).mean(1))
-    torch.testing.assert_close(high, products.amax((3, 4)).mean(1))
-    torch.testing.assert_close(low, products.amin((3, 4)).mean(1))
-
-
-def test_the_lowest_frequency_pools_to_the_global_average():
-    x = torch.randn(2, 5, 8, 8)
-    basis = dct_basis(((0, 0),), 8, 8)
-    mean, _, _ = pool_under_bases(x, basis)
-    torch.testing.assert_close(mean, x.mean((2, 3)) * basis[0, 0, 0])
-
-
-def test_gradient_of_the_poolings_is_that_of_the_definition():
-    x = torch.randn(1, 3, 5, 6, dtype=torch.float64, requires_grad=True)
-    basis = dct_basis(((0, 0), (1, 2)), 5, 6).double()
-    assert torch.autograd.gradcheck(lambda v: pool_under_bases(v, basis), (x,))

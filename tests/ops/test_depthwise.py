@@ -55,6 +55,14 @@ def test_rows_may_be_more_or_fewer_than_they_were():
     torch.testing.assert_close(depthwise_rows(x, table, weight, bias), wanted)
 
 
+def test_rows_may_be_parts_of_longer_ones():
+    wide, table = torch.randn(30, 57), torch.randint(-1, 30, (40, 9), dtype=torch.int32)
+    weight = torch.randn(9, 20)
+    for part in (wide[:, 20:40], wide[:, :20], wide[::2].repeat(2, 1)[:, 1:21], wide.t()[:30, :20]):
+        expected = depthwise_rows(part.contiguous(), table, weight)
+        assert torch.equal(depthwise_rows(part, table, weight), expected)
+
+
 def test_no_rows_give_no_rows():
     empty = torch.zeros(0, 9, dtype=torch.int32)
     assert depthwise_rows(torch.zeros(0, 4), empty, torch.zeros(9, 4)).shape == (0, 4)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from cvmh.errors import KernelError
 from cvmh.models.ss2d import SS2D
 from cvmh.ops import order_table, selective_scan
 from cvmh.ops._operators import FIELDS, FLOATS
@@ -87,8 +88,24 @@ def test_gradients_cannot_be_differentiated_again(make_scan):
     leaves = leaves_of(arguments)
     y = selective_scan(**arguments, backend="numba")
     (grad_x,) = torch.autograd.grad(y.square().sum(), leaves[0], create_graph=True)
-    with pytest.raises(RuntimeError, match="no autograd formula was registered"):
+    with pytest.raises(
+        KernelError, match="gives no gradients of gradients; take backend 'reference'"
+    ):
         torch.autograd.grad(grad_x.sum(), leaves[0])
+    y = selective_scan(**arguments, backend="reference")
+    (grad_x,) = torch.autograd.grad(y.square().sum(), leaves[0], create_graph=True)
+    assert torch.autograd.grad(grad_x.sum(), leaves[0])[0].any()
+
+
+def test_a_scan_does_not_load_the_compiler(start_python):
+    code = (
+        "import sys, torch; from cvmh.models.zoo import create_model; "
+        "network = create_model('cvmh_unet_nano', bands=3, num_classes=2); "
+        "network.eval()(torch.zeros(1, 3, 32, 32)); "
+        "assert 'numba' in sys.modules and 'torch._dynamo' not in sys.modules"
+    )
+    process = start_python("-c", code)
+    assert process.communicate(timeout=120)[1] == "" and process.returncode == 0
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["fixed sizes", "any sizes"])

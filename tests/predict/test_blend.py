@@ -4,8 +4,8 @@ import torch
 
 from cvmh.geo.tiling import Span, blend_weights, plan_tiles
 from cvmh.predict.blend import Planes, ScoreBuffer
-from cvmh.predict.infer import ScoredTile, best_class
 from cvmh.predict.read import Tile
+from cvmh.predict.scored import ScoredTile, best_class
 
 ALL = Planes(confidence=True, scores="float16")
 

@@ -15,11 +15,13 @@ from cvmh.errors import BundleError, ConfigError
 from cvmh.geo.tiling import Window, blend_weights, plan_tiles, split_columns
 from cvmh.models.cvmh_unet import CVMHUNet
 from cvmh.models.pruning import WHOLE, MaskedGrid
+from cvmh.models.pruning.scores import count_kept
 from cvmh.predict import plan_prediction, predict_raster
 from cvmh.predict.augment import IDENTITY
 from cvmh.predict.cells import DENSE_ABOVE, Cells, find_cells
 from cvmh.predict.infer import Engine
 from cvmh.predict.journal import Journal
+from cvmh.predict.options import PRUNE_MODES as OF_LIBRARY
 from cvmh.predict.passes import PASSES_TO_WAIT, PassMaker
 from cvmh.predict.pruning import Pruning, choose_pruning
 from cvmh.predict.read import Tile
@@ -34,14 +36,15 @@ class Stopped(Exception):
 
 
 class Witness(CVMHUNet):
-    """Remembers every image and grid that it is shown."""
+    """Remembers every image and grid that it, or a copy of it, is shown."""
 
     def __init__(self, settings):
         super().__init__(settings)
-        self.seen = []
+        seen = []
+        self.remember, self.recall = seen.append, seen.copy
 
     def forward(self, image, grid=WHOLE, keep=None, trace=None):
-        self.seen.append((image.clone(), grid))
+        self.remember((image.clone(), grid))
         return super().forward(image, grid, keep)
 
 
@@ -144,7 +147,7 @@ def test_a_tile_without_data_never_reaches_the_network_nor_does_a_cell(
     network = make_network(Witness)
     report = predict_raster(scene, tmp_path / "m.tif", make_bundle(network=network, tile=96))
     shown = 0
-    for images, grid in network.seen:
+    for images, grid in network.recall():
         for place, image in enumerate(images):
             has_data = (image != 0).any(0).numpy()
             if grid is WHOLE:
@@ -388,7 +391,7 @@ def test_the_report_says_what_was_left_out_and_the_plan_what_will_be(
     assert sum(told["tiles_by_cells"].values()) == len(pruned)
     assert told["estimated_seconds_saved"] == report.pruning.estimated_seconds_saved is not None
     assert plan.prune == "nodata" and plan.share_kept == pytest.approx(np.mean(work))
-    assert f"{1 - np.mean(work):.0%} of the work" in "\n".join(plan.lines())
+    assert f"{1 - np.mean(work):.0%} of the cells" in "\n".join(plan.lines())
 
 
 def test_on_a_gpu_tiles_of_a_bucket_share_passes_of_one_shape():
@@ -455,11 +458,13 @@ def test_a_share_is_what_the_network_keeps_of_the_cells_with_data(
     options = {"batch": 1, "device": "cpu", "precision": "fp32"}
     with Engine(make_bundle(network=network), plan, pruning=pruning, **options) as engine:
         found = list(engine.run(tiles))
-    assert {scored.cells is None for scored in found} == {True, False}
     for scored in found:
         valid = scored.tile.is_valid_HW
         active = cells_one_by_one(valid)
-        grid = WHOLE if scored.cells is None else MaskedGrid(torch.from_numpy(active)[None])
+        is_dense = active.mean() > DENSE_ABOVE
+        there = active.size if is_dense else int(active.sum())
+        assert (scored.cells.num_kept, scored.cells.total) == (count_kept(there, 0.5), 16)
+        grid = WHOLE if is_dense else MaskedGrid(torch.from_numpy(active)[None])
         with torch.inference_mode():
             logits = network(torch.from_numpy(scored.tile.pixels_CHW)[None], grid, keep=0.5)
         difference = (scored.scores_KHW - logits.softmax(1)[0])[:, torch.from_numpy(valid)]
@@ -479,7 +484,8 @@ def test_the_option_is_parsed_and_a_line_says_what_was_left_out(
 ):
     from click.testing import CliRunner
 
-    from cvmh.cli.predict import command
+    from cvmh.cli.main import cli
+    from cvmh.cli.predict import PRUNE_MODES
     from cvmh.models.bundle import save_bundle
 
     network = create_model("cvmh_unet_nano", bands=3, num_classes=len(ISPRS))
@@ -487,10 +493,18 @@ def test_the_option_is_parsed_and_a_line_says_what_was_left_out(
     save_bundle(tmp_path / "b.safetensors", network, card)
     scene = str(holed(130, 330)[0])
     given = [scene, "--checkpoint", str(tmp_path / "b.safetensors"), "--progress", "off", "-o"]
-    done = CliRunner().invoke(command, [*given, str(tmp_path / "m.tif")], catch_exceptions=False)
+    done = CliRunner().invoke(
+        cli, ["predict", *given, str(tmp_path / "m.tif")], catch_exceptions=False
+    )
     assert done.exit_code == 0 and "tiles pruned" in done.output
-    done = CliRunner().invoke(command, [*given, str(tmp_path / "n.tif"), "--prune", "off"])
+    done = CliRunner().invoke(cli, ["predict", *given, str(tmp_path / "n.tif"), "--prune", "off"])
     assert done.exit_code == 0 and "pruned" not in done.output
+    assert PRUNE_MODES == OF_LIBRARY
+    done = CliRunner().invoke(cli, ["predict", *given, str(tmp_path / "o.tif"), "--prune", "auto"])
+    assert done.exit_code == 1
+    assert "must be trained to prune for --prune auto" in done.stderr
     for value in ("0", "1.1", "nan", "most"):
-        done = CliRunner().invoke(command, [*given, str(tmp_path / "o.tif"), "--prune", value])
+        done = CliRunner().invoke(
+            cli, ["predict", *given, str(tmp_path / "o.tif"), "--prune", value]
+        )
         assert done.exit_code == 2 and "a share of cells to keep, above 0" in done.output

@@ -8,8 +8,8 @@ from cvmh.classes import ISPRS
 from cvmh.geo.tiling import Span, plan_tiles, split_columns
 from cvmh.predict import predict_raster
 from cvmh.predict.blend import Planes, ScoreBuffer
-from cvmh.predict.infer import ScoredTile
 from cvmh.predict.read import Tile
+from cvmh.predict.scored import ScoredTile
 from cvmh.predict.seams import WORST, summarise
 
 SHAPE = 80, 90

@@ -15,7 +15,11 @@ from cvmh.train.pruning import Pruning, cells_with_data
 
 DATA = {"tile": 64, "crops_per_epoch": 4, "batch": 2}
 TRAIN = {"epochs": 1, "learning_rate": 1e-2}
-COMBINATIONS = [("clipped_output", "frozen"), ("delta", "null"), ("confidence", "exit")]
+COMBINATIONS = [
+    ("clipped_output", "frozen", "block"),
+    ("delta", "null", "entry"),
+    ("confidence", "exit", "block"),
+]
 
 
 def draw(*shape, seed=0):
@@ -26,12 +30,12 @@ def pruning(**settings):
     return Pruning(PruningRunSettings(**settings), seed=3)
 
 
-@pytest.mark.parametrize(("score", "reinsert"), COMBINATIONS)
+@pytest.mark.parametrize(("score", "reinsert", "at"), COMBINATIONS)
 def test_a_dense_bundle_becomes_one_that_chooses_cells_and_teaches_it(
-    tmp_path, make_config, tiny_bundle, caplog, score, reinsert
+    tmp_path, make_config, tiny_bundle, caplog, score, reinsert, at
 ):
     caplog.set_level("INFO", logger="cvmh")
-    chosen = {"score": score, "reinsert": reinsert}
+    chosen = {"score": score, "reinsert": reinsert, "at": at}
     model = {"init": str(tiny_bundle)}
     config = make_config(model=model, data=DATA, train=TRAIN, pruning={**chosen, "nodata": 0.5})
     result = train(config, tmp_path / "run", device="cpu")

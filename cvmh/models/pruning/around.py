@@ -12,50 +12,41 @@ from torch import Tensor
 
 
 class Around(NamedTuple):
-    """Tokens around a cell or its tokens.
+    """Tokens around a cell.
 
     Attributes:
-        near: The number of the cell near this one that each lies in.
-        inside: The number of the token in that cell.
-        target: Where it belongs in a cell with a border, as the number of a token there.
+        near: The number of the cell near this one that each lies in, int32.
+        inside: The number of the token in that cell, int32.
+        distance: R, how many cells away the last of them lie.
     """
 
     near: Tensor
     inside: Tensor
-    target: Tensor
-
-
-def reach(side: int, border: int) -> int:
-    """Return how many cells away a border of so many tokens ends."""
-    return -(-border // side)
+    distance: int
 
 
 @lru_cache(maxsize=64)
 def windows_of_tokens(side: int, size: int, device: torch.device) -> Around:
-    """Return the tokens in the window around each token of a cell, (S^2, size^2)."""
+    """Return the tokens in the window around each token of a cell, (S, S, size, size)."""
     with torch.inference_mode(False):
-        token, offset = torch.arange(side, device=device), torch.arange(size, device=device)
-        place = token[:, None] + offset - size // 2
-        found = _found(place[:, None, :, None], place[None, :, None, :], side, size // 2)
-        return Around(*(values.flatten(2).flatten(0, 1) for values in found))
+        token = torch.arange(side, device=device)[:, None]
+        place = token + torch.arange(size, device=device) - size // 2
+        return _found(place[:, None, :, None], place[None, :, None, :], side, size // 2)
 
 
 @lru_cache(maxsize=64)
-def border_of_cell(side: int, border: int, device: torch.device) -> Around:
-    """Return the tokens around a cell up to a distance, all that is not inside: (J,)."""
+def cells_with_border(side: int, border: int, device: torch.device) -> Around:
+    """Return the tokens of a cell and those around it up to a distance, (S + 2 border, same)."""
     with torch.inference_mode(False):
         place = torch.arange(-border, side + border, device=device)
-        is_inside = (place >= 0) & (place < side)
-        found = _found(place[:, None], place[None, :], side, border)
-        is_around = ~(is_inside[:, None] & is_inside).flatten()
-        return Around(*(values.flatten()[is_around] for values in found))
+        return _found(place[:, None], place[None, :], side, border)
 
 
 def _found(row: Tensor, column: Tensor, side: int, border: int) -> Around:
-    distance = reach(side, border)
+    """Return the tokens at rows and columns that are counted from the first token of a cell."""
+    distance = -(-border // side)
     wide = 2 * distance + 1
     near = (row.div(side, rounding_mode="floor") + distance) * wide
     near = near + column.div(side, rounding_mode="floor") + distance
     inside = row.remainder(side) * side + column.remainder(side)
-    target = (row + border) * (side + 2 * border) + column + border
-    return Around(near, inside, target)
+    return Around(near.int(), inside.int(), distance)

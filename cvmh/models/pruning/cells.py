@@ -4,6 +4,7 @@ B tiles, M cells of each in memory, N = B M cells, S tokens along a cell's side,
 H W whole map, G cells along a side of it, D inner channels, K paths, L = M S S tokens of a tile.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -13,12 +14,19 @@ from torch.nn import functional
 
 from cvmh.errors import ShapeError
 from cvmh.models.layers import to_channels_first, to_channels_last
-from cvmh.models.pruning.around import border_of_cell, reach, windows_of_tokens
+from cvmh.models.pruning.around import Around, cells_with_border, windows_of_tokens
 from cvmh.models.pruning.grid import Grid, LineOrder, Paths, batch_norm_of
+from cvmh.ops._suited import suits_numba
+from cvmh.ops.convolution import convolve_patches
 from cvmh.ops.depthwise import depthwise_rows
 from cvmh.ops.traversal import kept_tables, order_table
 
 Alignment = Literal["gap", "none"]
+
+# Cells whose side with a border is so many times theirs are put into whole maps for a convolution.
+WIDEST = 1.5
+# The place of no cell: rows of cells have at most 2^10 tokens, and numbers of 32 bit.
+NOWHERE = -(1 << 20)
 
 
 class _Rows(NamedTuple):
@@ -26,13 +34,6 @@ class _Rows(NamedTuple):
 
     whole: Tensor
     here: Tensor
-
-
-class _Border(NamedTuple):
-    """Rows of tokens around cells, among those of cells with a border, and where they come from."""
-
-    target: Tensor
-    source: Tensor
 
 
 class CellGrid(Grid):
@@ -75,8 +76,7 @@ class CellGrid(Grid):
         self._tables: dict[tuple[str, str, int], Paths] = {}
         self._giver_tables: dict[tuple[str, str, int], Tensor] = {}
         self._row_tables: dict[int, _Rows] = {}
-        self._window_tables: dict[tuple[int, int], Tensor] = {}
-        self._border_tables: dict[tuple[int, int], _Border] = {}
+        self._around_tables: dict[tuple[Callable[..., Around], int, int], Tensor] = {}
         self._near_tables: dict[int, Tensor] = {}
 
     @property
@@ -98,8 +98,7 @@ class CellGrid(Grid):
             else:
                 # An image with its bands apart, most of which need not be laid out anew.
                 cells = x_BHWC.unflatten(2, (self.columns, side)).unflatten(1, (self.rows, side))
-                row, column = self._cell // self.columns, self._cell % self.columns
-                kept = cells.transpose(2, 3)[self._tile, row, column].contiguous()
+                kept = cells.transpose(2, 3)[self._kept_of_tiles].contiguous()
         if self._is_full:
             return kept
         return kept.new_zeros(self._num_places, *kept.shape[1:]).index_copy(0, self._place, kept)
@@ -127,36 +126,44 @@ class CellGrid(Grid):
         if conv.kernel_size == (1, 1):
             return conv(x_NCHW)
         x_NSSC = to_channels_last(x_NCHW)
-        if _is_depthwise(conv):
+        if _is_depthwise(conv) and x_NCHW.device.type == "cpu" and not torch.is_grad_enabled():
             return self._convolve_rows(x_NSSC, conv)
-        assert isinstance(conv.padding[0], int)
-        bordered = to_channels_first(self._with_border(x_NSSC, conv.padding[0]))
-        return functional.conv2d(
-            bordered, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups
+        side, border = x_NSSC.shape[1], conv.padding[0]
+        assert isinstance(border, int)
+        # The kernels put no border around a cell, so that it costs them nothing.
+        is_narrow = side + 2 * border <= WIDEST * side
+        is_narrow = is_narrow or (conv.groups == 1 and suits_numba(x_NSSC, conv.weight))
+        if not (is_narrow and _is_plain(conv)):
+            whole = to_channels_first(self.put(x_NSSC))
+            return to_channels_first(self.take(to_channels_last(conv(whole))))
+        maps = convolve_patches(
+            x_NSSC.reshape(-1, x_NSSC.shape[-1]),
+            self._around(cells_with_border, side, border),
+            *(conv.weight, conv.bias),
+            stride=conv.stride[0],
+            groups=conv.groups,
         )
+        return to_channels_first(maps)
 
     def _convolve_rows(self, x_NSSC: Tensor, conv: nn.Conv2d) -> Tensor:
         side, channels = x_NSSC.shape[1], x_NSSC.shape[-1]
         size = conv.kernel_size[0]
         rows = depthwise_rows(
             x_NSSC.reshape(-1, channels),
-            self._windows(side, size),
+            self._around(windows_of_tokens, side, size).view(-1, size**2),
             conv.weight.view(channels, -1).t(),
             conv.bias,
         )
         return to_channels_first(rows.view(x_NSSC.shape))
 
-    def _windows(self, side: int, size: int) -> Tensor:
-        """Return for each token the rows in the window around it, int32 (N S S, size^2)."""
-        if (side, size) not in self._window_tables:
-            pattern = windows_of_tokens(side, size, self._place.device)
-            cells = self._near(reach(side, size // 2))[:, pattern.near]
-            rows = torch.where(cells < 0, -1, cells * side**2 + pattern.inside).int()
-            if not self._is_full:
-                nothing = rows.new_full((self._num_places, *rows.shape[1:]), -1)
-                rows = nothing.index_copy_(0, self._place, rows)
-            self._window_tables[side, size] = rows.flatten(0, 1)
-        return self._window_tables[side, size]
+    def _around(self, pattern: Callable[..., Around], side: int, size: int) -> Tensor:
+        """Return the rows of a pattern of tokens around each cell, int32, negative for none."""
+        if (pattern, side, size) not in self._around_tables:
+            near, inside, distance = pattern(side, size, self._place.device)
+            first_rows = self._near(distance) * side**2
+            rows = first_rows.index_select(1, near.flatten()).view(-1, *near.shape)
+            self._around_tables[pattern, side, size] = rows.add_(inside)
+        return self._around_tables[pattern, side, size]
 
     def normalise(self, norm: nn.BatchNorm2d, x_NCHW: Tensor) -> Tensor:
         """Map (N, C, S, S) by a batch norm whose statistics, in training, are of kept tokens."""
@@ -168,17 +175,10 @@ class CellGrid(Grid):
         """Return the mean over the kept tokens of each tile, zero where there are none: (B, C)."""
         if self._is_full:
             return self._by_tile(x_NCHW).mean((1, 3, 4))
-        sums = self._by_tile(self._filled(x_NCHW, 0.0)).sum((1, 3, 4))
+        real = x_NCHW.where(self.is_real_N[:, None, None, None], 0)
+        sums = self._by_tile(real).sum((1, 3, 4))
         tokens = self.active_BGG.flatten(1).sum(1) * x_NCHW.shape[-1] ** 2
         return sums / tokens.clamp(min=1)[:, None]
-
-    def highest(self, x_NCHW: Tensor) -> Tensor:
-        """Return the maximum over the kept tokens of each tile, zero where there are none."""
-        return self._extreme(self._by_tile(self._filled(x_NCHW, -torch.inf)).amax((1, 3, 4)))
-
-    def lowest(self, x_NCHW: Tensor) -> Tensor:
-        """Return the minimum over the kept tokens of each tile, zero where there are none."""
-        return self._extreme(self._by_tile(self._filled(x_NCHW, torch.inf)).amin((1, 3, 4)))
 
     def spread(self, vectors_BC: Tensor) -> Tensor:
         """Return the vector of its tile beside each cell: (N, C, 1, 1), or one for all."""
@@ -190,14 +190,16 @@ class CellGrid(Grid):
         """Return height and width of the whole map that these cells are of."""
         return self.rows * x_NCHW.shape[-2], self.columns * x_NCHW.shape[-1]
 
-    def cut(self, maps_KHW: Tensor) -> Tensor:
-        """Return maps that all tiles share at their tokens: (K, N, 1, S, S)."""
-        tiles = maps_KHW.permute(1, 2, 0)[None].expand(len(self.active_BGG), -1, -1, -1)
-        return self.take(tiles).permute(3, 0, 1, 2).contiguous()[:, :, None]
-
     def flatten(self, x_NHWD: Tensor) -> Tensor:
         """Return the tokens of each tile in a row, cell after cell: (B, L, D)."""
         return x_NHWD.reshape(len(self.active_BGG), -1, x_NHWD.shape[-1])
+
+    def kept_tokens(self, x_NHWD: Tensor) -> Tensor | None:
+        """Return which rows of :meth:`flatten` are no padding, (B, L), or None if all are none."""
+        if self._is_full:
+            return None
+        is_real = self.is_real_N.view(len(self.active_BGG), -1)
+        return is_real.repeat_interleave(x_NHWD.shape[1] ** 2, dim=1)
 
     def paths(self, name: str, line_order: LineOrder, x_NHWD: Tensor) -> Paths:
         """Return how a set of paths goes over the rows of :meth:`flatten`, (B, K, L) each."""
@@ -245,6 +247,11 @@ class CellGrid(Grid):
     def _num_places(self) -> int:
         return len(self.active_BGG) * self.num_cells
 
+    @property
+    def _kept_of_tiles(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tile, row and column of each kept cell."""
+        return self._tile, self._cell // self.columns, self._cell % self.columns
+
     def _places_of(self, inner: "CellGrid") -> Tensor:
         """Return where the kept cells of a grid inside this one are here, among all N."""
         place = self.place_BG[inner._tile, inner._cell]
@@ -267,51 +274,28 @@ class CellGrid(Grid):
             self._row_tables[side] = _Rows(tokens.flatten(), here.flatten())
         return self._row_tables[side]
 
-    def _with_border(self, x_NSSC: Tensor, border: int) -> Tensor:
-        """Return cells with what lies around them, zeros where nothing is kept."""
-        side, channels = x_NSSC.shape[1], x_NSSC.shape[-1]
-        target, source = self._border(side, border)
-        bordered = functional.pad(x_NSSC, (0, 0, border, border, border, border))
-        around = x_NSSC.reshape(-1, channels).index_select(0, source)
-        bordered.view(-1, channels).index_copy_(0, target, around)
-        return bordered
-
-    def _border(self, side: int, border: int) -> "_Border":
-        """Return which rows of cells with a border come from which rows of cells without."""
-        if (side, border) not in self._border_tables:
-            pattern = border_of_cell(side, border, self._place.device)
-            cells = self._near(reach(side, border))[:, pattern.near]
-            is_kept = cells >= 0
-            target = self._place[:, None] * (side + 2 * border) ** 2 + pattern.target
-            source = cells * side**2 + pattern.inside
-            self._border_tables[side, border] = _Border(target[is_kept], source[is_kept])
-        return self._border_tables[side, border]
-
     def _near(self, distance: int) -> Tensor:
-        """Return the places of the cells around each kept one, among all N; -1 where none is."""
+        """Return the places of the cells around each of all N, far below zero where none is.
+
+        So far that all rows counted from there are negative.
+        """
         if distance not in self._near_tables:
             first = torch.arange(len(self.active_BGG), device=self._place.device)
             first = first[:, None] * self.num_cells
-            places = torch.where(self.place_BG < 0, -1, self.place_BG + first)
+            places = torch.where(self.place_BG < 0, NOWHERE, self.place_BG + first).int()
             places = places.view(-1, self.rows, self.columns)
-            places = functional.pad(places, (distance,) * 4, value=-1)
+            places = functional.pad(places, (distance,) * 4, value=NOWHERE)
             wide = 2 * distance + 1
             windows = places.unfold(1, wide, 1).unfold(2, wide, 1)
-            row, column = self._cell // self.columns, self._cell % self.columns
-            self._near_tables[distance] = windows[self._tile, row, column].flatten(1)
+            near = windows[self._kept_of_tiles].flatten(1)
+            if not self._is_full:
+                nothing = near.new_full((self._num_places, near.shape[1]), NOWHERE)
+                near = nothing.index_copy_(0, self._place, near)
+            self._near_tables[distance] = near
         return self._near_tables[distance]
 
     def _by_tile(self, x_NCHW: Tensor) -> Tensor:
         return x_NCHW.unflatten(0, (len(self.active_BGG), self.num_cells))
-
-    def _filled(self, x_NCHW: Tensor, value: float) -> Tensor:
-        """Return maps with a value in the padding."""
-        return x_NCHW if self._is_full else x_NCHW.where(self.is_real_N[:, None, None, None], value)
-
-    def _extreme(self, found_BC: Tensor) -> Tensor:
-        if self._is_full:
-            return found_BC
-        return found_BC.where(self.active_BGG.flatten(1).any(1)[:, None], 0)
 
 
 def _is_depthwise(conv: nn.Conv2d) -> bool:
@@ -319,6 +303,11 @@ def _is_depthwise(conv: nn.Conv2d) -> bool:
     return conv.groups == conv.in_channels == conv.out_channels and (
         (conv.kernel_size, conv.stride, conv.padding) == ((side, side), (1, 1), (side // 2,) * 2)
     )
+
+
+def _is_plain(conv: nn.Conv2d) -> bool:
+    is_square = all(len(set(sides)) == 1 for sides in (conv.kernel_size, conv.stride))
+    return conv.dilation == (1, 1) and is_square
 
 
 class _Tokens(NamedTuple):

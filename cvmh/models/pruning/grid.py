@@ -73,14 +73,6 @@ class Grid:
         """Return the mean over the kept tokens of each tile: (B, C)."""
         return functional.adaptive_avg_pool2d(x_NCHW, 1).flatten(1)
 
-    def highest(self, x_NCHW: Tensor) -> Tensor:
-        """Return the maximum over the kept tokens of each tile: (B, C)."""
-        return x_NCHW.amax((2, 3))
-
-    def lowest(self, x_NCHW: Tensor) -> Tensor:
-        """Return the minimum over the kept tokens of each tile: (B, C)."""
-        return x_NCHW.amin((2, 3))
-
     def spread(self, vectors_BC: Tensor) -> Tensor:
         """Return a vector of each tile beside the maps that are its: (N, C, 1, 1)."""
         return vectors_BC[:, :, None, None]
@@ -89,13 +81,13 @@ class Grid:
         """Return height and width of the whole map that (N, C, H, W) is kept of."""
         return x_NCHW.shape[-2], x_NCHW.shape[-1]
 
-    def cut(self, maps_KHW: Tensor) -> Tensor:
-        """Return maps that all tiles share at their tokens: each goes with (N, C, H, W)."""
-        return maps_KHW
-
     def flatten(self, x_NHWD: Tensor) -> Tensor:
         """Return the tokens of each tile in a row: (B, L, D)."""
         return x_NHWD.reshape(x_NHWD.shape[0], -1, x_NHWD.shape[-1])
+
+    def kept_tokens(self, x_NHWD: Tensor) -> Tensor | None:
+        """Return which rows of :meth:`flatten` are kept, boolean (B, L), or None if all are."""
+        return None
 
     def paths(self, name: str, line_order: LineOrder, x_NHWD: Tensor) -> Paths:
         """Return how a set of paths goes over the rows of :meth:`flatten`.

@@ -5,7 +5,7 @@ answers of an auxiliary head. B tiles, N maps in memory, C channels, H W map, G 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,16 @@ from cvmh.models.layers import to_channels_first, to_channels_last
 from cvmh.models.pruning.cells import CellGrid
 from cvmh.models.pruning.grid import CELL, Grid
 from cvmh.models.pruning.masked import MaskedGrid
-from cvmh.models.pruning.scores import Meter, best_cells, count_kept, highest_in_cells
+from cvmh.models.pruning.scores import (
+    Keep,
+    Meter,
+    Threshold,
+    best_cells,
+    count_best,
+    count_kept,
+    highest_in_cells,
+    in_full_blocks,
+)
 from cvmh.models.resize import PATCH, Finer
 
 # Tokens along a side of a cell at the finest and at the deepest level.
@@ -28,13 +37,17 @@ FINEST, DEEPEST = CELL // PATCH, 1
 class Trace:
     """What a pass finds on its way, for those who hand it in.
 
-    ``encoder`` and ``decoder`` are the cells that blocks computed behind the first of each.
-    ``answers`` are those of the auxiliary heads, logits (B, classes, H, W) of the padded image.
+    ``encoder`` and ``decoder`` are the cells that blocks computed, once they were chosen,
+    ``counts_B`` how many they were of each tile, and ``score_BGG`` what the encoder's were chosen
+    by, lowest where there is no cell. A list of ``answers``, if there is one, receives those of the
+    auxiliary heads, logits (B, classes, H, W) of the padded image.
     """
 
     encoder: Grid | None = None
     decoder: Grid | None = None
-    answers: list[Tensor] = field(default_factory=list)
+    counts_B: Tensor | None = None
+    score_BGG: Tensor | None = None
+    answers: list[Tensor] | None = None
 
 
 class Pruner(nn.Module):
@@ -65,13 +78,13 @@ class Pruner(nn.Module):
         return inner.put(inner.take(x_NHWC, outer), token, outer)
 
 
-class Course:
+class ChoosingCourse:
     """One pass of tokens through the stages of a network, of which some compute chosen cells only.
 
     Args:
         pruner: of the network; None: nothing is chosen.
         grid: the cells that there are.
-        keep: the share of them that is chosen; None: all.
+        keep: the share of them that is chosen, or the score that they need; None: all.
         is_training: cells are then left out by masking maps.
         trace: receives what is found on the way.
     """
@@ -81,13 +94,14 @@ class Course:
         pruner: Pruner | None,
         grid: Grid,
         *,
-        keep: float | None,
+        keep: Keep | None,
         is_training: bool,
         trace: Trace | None,
     ) -> None:
         self.pruner, self.is_training = pruner, is_training
         self.is_traced, self.trace = trace is not None, trace or Trace()
-        self.keep = 1.0 if keep is None else keep
+        self.keep: Keep = 1.0 if keep is None else keep
+        self.counts_B: Tensor | None = None
         # The cells that there are; those of merging, expanding, skips and head; of the blocks.
         self.entered = self.outer = self.inner = grid
         self._answers_NHWC: Tensor | None = None
@@ -101,7 +115,7 @@ class Course:
         return self.inner.put(y, x_NHWC, self.outer)
 
     def enter_encoder(self, stage: nn.Module, x_NHWC: Tensor) -> Tensor:
-        """Map tokens by the finest stage, whose first block sees all of them and gives scores."""
+        """Map tokens by the finest stage, where cells are chosen."""
         x_NHWC = self._choose(stage, x_NHWC, head=0, side=FINEST)
         self.trace.encoder = self.inner
         return x_NHWC
@@ -145,21 +159,19 @@ class Course:
         return to_channels_first(self.entered.put(logits))
 
     def _choose(self, stage: nn.Module, x_NHWC: Tensor, *, head: int, side: int) -> Tensor:
-        """Run a stage's first block on all tokens, and the rest on those with the best scores."""
+        """Run a stage on the cells with the best scores; on all up to where they are scored."""
         assert isinstance(stage, Stage)
-        if self.pruner is None or (self.keep >= 1 and not self.is_traced):
+        if self.pruner is None or (self.keep == 1 and not self.is_traced):
             return stage(x_NHWC, self.outer)
-        score = self.pruner.settings.score
-        meter = None if score == "confidence" else Meter(score)
-        begun = stage.begin(x_NHWC, self.outer, meter)
-        tokens = None if meter is None else meter.tokens_NHW
+        begun, tokens = self._look(stage, x_NHWC)
         for layer in self.pruner.heads[head : head + 1]:
             answers = layer(begun)
-            tokens = doubt(answers) if meter is None else tokens
+            tokens = doubt(answers) if tokens is None else tokens
             self._hear(answers, side)
-        if self.keep < 1:
-            assert tokens is not None, "a block that begins a stage shows a meter its scans"
-            self.inner = chosen(tokens, self.outer, self.keep, side, self.is_training)
+        assert tokens is not None, "without heads there are scores of scans"
+        self.inner = self._best(*scored(tokens, self.outer, side))
+        if begun is x_NHWC:
+            return self.run(stage, x_NHWC)
         if self.inner is self.outer:
             return stage.finish(x_NHWC, begun, self.outer)
         if len(stage.blocks) == 1:
@@ -167,12 +179,58 @@ class Course:
         start, x_NHWC = (self.inner.take(y, self.outer) for y in (x_NHWC, begun))
         return self.inner.put(stage.finish(start, x_NHWC, self.inner), begun, self.outer)
 
+    def _best(self, score_BGG: Tensor, active_BGG: Tensor) -> Grid:
+        """Return the cells with the best scores; the decoder computes as many as the encoder."""
+        if self.counts_B is None:
+            self.counts_B = count_best(score_BGG, active_BGG, self.keep)
+            self.trace.score_BGG, self.trace.counts_B = score_BGG, self.counts_B
+        outer, counts_B = self.outer, self.counts_B
+        most = outer.num_cells if isinstance(outer, CellGrid) else active_BGG[0].numel()
+        if isinstance(self.keep, Threshold):
+            size = size_beside(int(counts_B.amax()), most, len(counts_B))
+            # Dense kernels give other last bits, and whether they ran would hang on all tiles.
+            is_all = len(counts_B) == 1 and torch.equal(counts_B, active_BGG.flatten(1).sum(1))
+        else:
+            # Known without waiting for a GPU.
+            size = count_kept(most, self.keep)
+            is_all = size == most
+        if is_all:
+            return outer
+        kept_BGG = best_cells(score_BGG, active_BGG, counts_B)
+        return chosen(kept_BGG, outer, size, self.is_training)
+
+    def _look(self, stage: Stage, x_NHWC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens by which cells are scored, and their scores, unless heads give them."""
+        assert self.pruner is not None
+        score = self.pruner.settings.score
+        if self.pruner.settings.at == "block":
+            meter = Meter(score)
+            return stage.begin(x_NHWC, self.outer, meter), meter.tokens_NHW
+        with torch.no_grad():
+            tokens = None if score == "confidence" else stage.steps(x_NHWC, self.outer)
+        return x_NHWC, tokens
+
     def _hear(self, answers_NHWC: Tensor, side: int) -> None:
         if side == FINEST:
             self._answers_NHWC = answers_NHWC
-        if self.is_traced:
+        if self.trace.answers is not None:
             maps = self.entered.put(enlarged(answers_NHWC, side))
             self.trace.answers.append(to_channels_first(maps))
+
+
+def size_beside(count: int, most: int, num_tiles: int) -> int:
+    """Return how many cells of each tile are computed, so that no tile changes another's bits.
+
+    Blocks are full, which may take padding; where blocks are longer than tiles, the size is fixed.
+
+    Args:
+        count: the cells of the tile that keeps most.
+        most: the cells that there are.
+        num_tiles: of the pass.
+    """
+    if num_tiles == 1:
+        return min(most, in_full_blocks(count, 1))
+    return most if in_full_blocks(1, num_tiles) > most else in_full_blocks(count, num_tiles)
 
 
 def doubt(logits_NHWC: Tensor) -> Tensor:
@@ -180,30 +238,29 @@ def doubt(logits_NHWC: Tensor) -> Tensor:
     return 1 - logits_NHWC.detach().float().softmax(-1).amax(-1)
 
 
-def chosen(tokens_NHW: Tensor, outer: Grid, keep: float, side: int, is_training: bool) -> Grid:
-    """Return the grid of those cells of a grid that have the highest tokens.
+def scored(tokens_NHW: Tensor, outer: Grid, side: int) -> tuple[Tensor, Tensor]:
+    """Return the scores of the cells of a grid, lowest where there is none, and which there are.
 
     Args:
-        tokens_NHW: the score of each token on the outer grid.
-        outer: the grid to choose of; what is chosen is a grid of its kind. Of a whole map it is
-            masks in training, and kept cells alone otherwise.
-        keep: the share of cells that is chosen.
+        tokens_NHW: the score of each token on the grid.
+        outer: the grid.
         side: tokens along a side of a cell.
-        is_training: whether the network is in training.
     """
     cells = highest_in_cells(tokens_NHW, side)[..., None]
     active_BGG = outer.put(torch.ones_like(cells, dtype=torch.bool))[..., 0]
-    kept_BGG = best_cells(outer.put(cells)[..., 0], active_BGG, keep)
+    return outer.put(cells)[..., 0].masked_fill(~active_BGG, -torch.inf), active_BGG
+
+
+def chosen(kept_BGG: Tensor, outer: Grid, size: int, is_training: bool) -> Grid:
+    """Return the grid of kept cells, of the kind of the grid that they were chosen of.
+
+    Of a whole map it is masks in training, and kept cells alone otherwise, so many of each tile.
+    """
     if isinstance(outer, CellGrid):
-        # Known without waiting for a GPU.
-        size = count_kept(outer.num_cells, keep)
-        if size == outer.num_cells:
-            return outer
         return CellGrid(kept_BGG, size=size, alignment=outer.alignment)
     if isinstance(outer, MaskedGrid) or is_training:
         return MaskedGrid(kept_BGG)
-    size = count_kept(active_BGG[0].numel(), keep)
-    return outer if size == active_BGG[0].numel() else CellGrid(kept_BGG, size=size)
+    return CellGrid(kept_BGG, size=size)
 
 
 def enlarged(x_NHWC: Tensor, side: int) -> Tensor:

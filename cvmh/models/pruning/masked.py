@@ -50,16 +50,9 @@ class MaskedGrid(Grid):
         mask = self._mask_of(x_NCHW)
         return x_NCHW.where(mask, 0).sum((2, 3)) / mask.sum((2, 3)).clamp(min=1)
 
-    def highest(self, x_NCHW: Tensor) -> Tensor:
-        """Return the maximum over the kept tokens of each tile, zero where there are none."""
-        return self._extreme(x_NCHW.where(self._mask_of(x_NCHW), -torch.inf).amax((2, 3)))
-
-    def lowest(self, x_NCHW: Tensor) -> Tensor:
-        """Return the minimum over the kept tokens of each tile, zero where there are none."""
-        return self._extreme(x_NCHW.where(self._mask_of(x_NCHW), torch.inf).amin((2, 3)))
-
-    def _extreme(self, found_BC: Tensor) -> Tensor:
-        return found_BC.where(self.active_BGG.flatten(1).any(1)[:, None], 0)
+    def kept_tokens(self, x_NHWD: Tensor) -> Tensor | None:
+        """Return which tokens of the maps, row by row, are kept: boolean (B, L)."""
+        return self._mask(x_NHWD).flatten(1)
 
     def _mask(self, x_NHWC: Tensor) -> Tensor:
         return self._mask_of(to_channels_first(x_NHWC))[:, 0, :, :, None]

@@ -5,9 +5,14 @@ B tiles, N maps in memory, H W map, D inner channels, K paths, G cells along a s
 
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+# Kernels take rows of a matrix by blocks; where these are full, a row gets the same bits at any
+# place and in a matrix of any length.
+FULL_BLOCKS = 32
 
 
 class Meter:
@@ -55,20 +60,55 @@ def count_kept(num_cells: int, keep: float) -> int:
     return min(num_cells, max(1, math.floor(keep * num_cells + 0.5)))
 
 
-def best_cells(score_BGG: Tensor, active_BGG: Tensor, keep: float) -> Tensor:
-    """Return which cells are kept: the best of the active ones of each tile (B, G, G).
+def in_full_blocks(most: int, num_tiles: int) -> int:
+    """Return a number of cells for each of so many tiles, at least so many, that fills blocks."""
+    step = FULL_BLOCKS // math.gcd(FULL_BLOCKS, num_tiles)
+    return -(-most // step) * step
 
-    There are as many as :func:`count_kept` says. Of cells with equal scores those come first that
-    lie further up, then further left.
+
+class Threshold(NamedTuple):
+    """Which cells a tile keeps: those whose score is high enough, as many as it has of them.
+
+    Attributes:
+        score: The least that a cell must have.
+        least: The share of its cells that a tile keeps at least, those with the highest scores.
+        most: A tile that would keep a larger share keeps all.
+    """
+
+    score: float
+    least: float
+    most: float
+
+
+# How many cells of a tile are kept: a share in (0, 1], or what a threshold says.
+Keep = float | Threshold
+
+
+def count_best(score_BGG: Tensor, active_BGG: Tensor, keep: Keep) -> Tensor:
+    """Return how many of the active cells each tile keeps, (B,).
 
     Args:
         score_BGG: of the cells.
         active_BGG: those that there are.
-        keep: the share of them that is kept, in (0, 1].
+        keep: the share of them, as :func:`count_kept` counts it, or a threshold.
     """
     is_active = active_BGG.flatten(1)
-    score = score_BGG.flatten(1).masked_fill(~is_active, -torch.inf)
+    num_active = is_active.sum(1)
+    share = keep.least if isinstance(keep, Threshold) else keep
+    counts = [count_kept(number, share) for number in range(is_active.shape[1] + 1)]
+    least = torch.tensor(counts, device=num_active.device)[num_active]
+    if not isinstance(keep, Threshold):
+        return least
+    high = (is_active & (score_BGG.flatten(1) >= keep.score)).sum(1)
+    wanted = high.maximum(least)
+    return torch.where(wanted > keep.most * num_active, num_active, wanted)
+
+
+def best_cells(score_BGG: Tensor, active_BGG: Tensor, counts_B: Tensor) -> Tensor:
+    """Return which cells are kept: so many of the active ones of each tile (B, G, G), the best.
+
+    Of cells with equal scores those come first that lie further up, then further left.
+    """
+    score = score_BGG.flatten(1).masked_fill(~active_BGG.flatten(1), -torch.inf)
     rank = score.sort(dim=1, descending=True, stable=True).indices.argsort(dim=1)
-    counts = [count_kept(number, keep) for number in range(is_active.shape[1] + 1)]
-    kept = torch.tensor(counts, device=rank.device)[is_active.sum(1)]
-    return (rank < kept[:, None]).view_as(active_BGG)
+    return (rank < counts_B[:, None]).view_as(active_BGG)

@@ -5,9 +5,8 @@ G = rows columns cells of a whole map.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cvmh.models.layers import to_channels_first, to_channels_last
 from cvmh.models.pruning.cells import Alignment, CellGrid
 
 
@@ -39,12 +38,3 @@ class NumberedGrid(CellGrid):
         self._cell = cells_BM.flatten()
         self._is_full = True
         self._start_tables()
-
-    def convolve(self, conv: nn.Conv2d, x_NCHW: Tensor) -> Tensor:
-        """Map (N, C, S, S) by a convolution that sees zeros at pruned tokens."""
-        is_quick = x_NCHW.device.type == "cpu" and not torch.is_grad_enabled()
-        if is_quick or conv.kernel_size == (1, 1):
-            return super().convolve(conv, x_NCHW)
-        # The windows of all tokens would be many times the map.
-        whole = to_channels_first(self.put(to_channels_last(x_NCHW)))
-        return to_channels_first(self.take(to_channels_last(conv(whole))))

@@ -154,18 +154,25 @@ def test_batch_norms_in_training_see_kept_tokens_only(kind):
 
 
 @pytest.mark.parametrize("kind", [MaskedGrid, CellGrid])
-def test_means_and_extremes_are_those_of_kept_tokens(kind):
-    kept_cells = masks("one and none")
-    grid = kind(kept_cells)
+def test_means_are_those_of_kept_tokens(kind):
+    grid = kind(masks("one and none"))
     tokens = torch.randn(2, 12, 8, 3) - 5
-    inner = grid.take(tokens).permute(0, 3, 1, 2)
-    mine = tokens[1, :4, 4:].flatten(0, 1)
-    for found, wanted in (
-        (grid.mean(inner), mine.mean(0)),
-        (grid.highest(inner), mine.amax(0)),
-        (grid.lowest(inner), mine.amin(0)),
-    ):
-        torch.testing.assert_close(found, torch.stack([torch.zeros(3), wanted]))
+    found = grid.mean(grid.take(tokens).permute(0, 3, 1, 2))
+    wanted = tokens[1, :4, 4:].flatten(0, 1).mean(0)
+    torch.testing.assert_close(found, torch.stack([torch.zeros(3), wanted]))
+
+
+@pytest.mark.parametrize("kind", [MaskedGrid, CellGrid])
+@pytest.mark.parametrize("mask", ["random", "one and none", "all"])
+def test_kept_tokens_are_told_beside_their_rows(mask, kind):
+    kept = masks(mask).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    tokens = torch.arange(1, 2 * 12 * 8 + 1).view(2, 12, 8, 1)
+    grid = kind(masks(mask))
+    inner = grid.take(tokens)
+    rows, is_kept = grid.flatten(inner)[..., 0], grid.kept_tokens(inner)
+    for tile in range(2):
+        found = rows[tile] if is_kept is None else rows[tile][is_kept[tile]]
+        assert sorted(found.tolist()) == tokens[tile][kept[tile]].flatten().tolist()
 
 
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), (5, 1), (7, 1), (3, 2)])

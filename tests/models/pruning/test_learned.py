@@ -10,7 +10,14 @@ from cvmh.errors import ConfigError
 from cvmh.models.cvmh_unet import CVMHUNetSettings
 from cvmh.models.pruning import WHOLE, CellGrid, MaskedGrid
 from cvmh.models.pruning.learned import Trace, enlarged
-from cvmh.models.pruning.scores import Meter, best_cells, count_kept
+from cvmh.models.pruning.scores import (
+    Meter,
+    Threshold,
+    best_cells,
+    count_best,
+    count_kept,
+    in_full_blocks,
+)
 from cvmh.models.ss2d import SS2D
 
 TINY = {
@@ -25,11 +32,10 @@ TINY = {
     "init_std": None,
 }
 ENDS = {"convolutional": {}, "patches": {"stem_widths": None}, "vss": {"block": "vss"}}
-COMBINATIONS = [
-    (score, reinsert)
-    for score in ("clipped_output", "delta", "confidence")
-    for reinsert in ("frozen", "null", "exit")
-]
+REINSERT = ("frozen", "null", "exit")
+SCORES = [(score, "block") for score in ("clipped_output", "delta", "confidence")]
+AT_ENTRY = [(score, "entry") for score in ("delta", "confidence")]
+COMBINATIONS = [(score, r, at) for score, at in SCORES + AT_ENTRY for r in REINSERT]
 
 
 def draw(*shape, seed=0):
@@ -37,10 +43,12 @@ def draw(*shape, seed=0):
     return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
 
-def network(score="clipped_output", reinsert="frozen", *, ends="convolutional", **settings):
+def network(
+    score="clipped_output", reinsert="frozen", at="block", *, ends="convolutional", **settings
+):
     torch.manual_seed(1)
     settings = {**TINY, **ENDS[ends], **settings}
-    settings["pruning"] = {"score": score, "reinsert": reinsert}
+    settings["pruning"] = {"score": score, "reinsert": reinsert, "at": at}
     made = create_model("cvmh_unet", bands=3, num_classes=4, **settings).double().eval()
     for module in made.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -68,7 +76,7 @@ MASKS = {
 
 def results(made, image, grid, keep):
     """Return logits, which cells were chosen twice, and gradients of all that comes out."""
-    image, trace = image.clone().requires_grad_(), Trace()
+    image, trace = image.clone().requires_grad_(), Trace(answers=[])
     logits = made(image, grid, keep, trace)
     total = sum(out.square().sum() for out in (logits, *trace.answers))
     wanted = [image, *made.parameters()]
@@ -87,13 +95,16 @@ def deviation(found, wanted):
 
 
 @pytest.mark.parametrize(
-    ("score", "reinsert", "case"),
+    ("score", "reinsert", "at", "case"),
     [(*names, "random") for names in COMBINATIONS]
     + [(*COMBINATIONS[0], "all"), (*COMBINATIONS[4], "one and none"), (*COMBINATIONS[8], "all")]
-    + [(*COMBINATIONS[8], "one and none")],
+    + [(*COMBINATIONS[8], "one and none"), (*COMBINATIONS[10], "one and none")]
+    + [(*COMBINATIONS[14], "one and none")],
 )
-def test_kept_cells_alone_give_values_and_gradients_of_the_masked_network(score, reinsert, case):
-    made = network(score, reinsert)
+def test_kept_cells_alone_give_values_and_gradients_of_the_masked_network(
+    score, reinsert, at, case
+):
+    made = network(score, reinsert, at)
     # No multiples of 32.
     image = draw(2, 3, 90, 77)
     logits, chosen, gradients = results(made, image, MaskedGrid(MASKS[case]), 0.5)
@@ -105,10 +116,13 @@ def test_kept_cells_alone_give_values_and_gradients_of_the_masked_network(score,
         assert deviation(slopes, gradients) < 1e-11
 
 
-@pytest.mark.parametrize("ends", ENDS)
-def test_whole_tiles_are_masked_in_training_and_cut_to_cells_otherwise(ends):
-    made = network(ends=ends)
-    image, trace = draw(2, 3, 96, 64), Trace()
+@pytest.mark.parametrize(
+    ("ends", "score", "at"),
+    [(ends, *SCORES[0]) for ends in ENDS] + [("vss", *names) for names in AT_ENTRY],
+)
+def test_whole_tiles_are_masked_in_training_and_cut_to_cells_otherwise(ends, score, at):
+    made = network(score, at=at, ends=ends)
+    image, trace = draw(2, 3, 96, 64), Trace(answers=[])
     with torch.no_grad():
         wanted = made(image, MaskedGrid(torch.ones(2, 3, 2, dtype=torch.bool)), 0.7)
         torch.testing.assert_close(made(image, keep=0.7, trace=trace), wanted, rtol=0, atol=1e-12)
@@ -135,6 +149,20 @@ def scores_of(block, x_BHWC, side):
                     sum(max(0.0, float(v)) for v in token) for token in cell.flatten(0, 1)
                 )
     return y, score
+
+
+def look(made, stage, x_BHWC, side, number):
+    """Return what cells are scored by, their scores, and how many blocks that took."""
+    settings = made.pruner.settings
+    if settings.at == "block":
+        return *scores_of(stage.blocks[0], x_BHWC, side), 1
+    if settings.score == "delta":
+        meter = Meter("delta")
+        stage.blocks[0](x_BHWC, WHOLE, meter)
+        tokens = meter.tokens_NHW
+    else:
+        tokens = 1 - made.pruner.heads[number](x_BHWC).softmax(-1).amax(-1)
+    return x_BHWC, functional.max_pool2d(tokens[:, None], side)[:, 0], 0
 
 
 def best(score_BGG, count):
@@ -167,9 +195,9 @@ def by_hand(made, image, count, reinsert):
         skips.append(x)
         side = 8 >> level
         if level == 0:
-            begun, score = scores_of(stage.blocks[0], x, side)
+            seen, score, first = look(made, stage, x, side, 0)
             kept = best(score, count)
-            y, values = rest(stage, x, begun, MaskedGrid(kept), 1), begun
+            y, values = rest(stage, x, seen, MaskedGrid(kept), first), seen
         else:
             y, values = rest(stage, x, x, MaskedGrid(kept), 0), x
         x = torch.where(spread(kept, side), y, values)
@@ -191,10 +219,10 @@ def by_hand(made, image, count, reinsert):
         if reinsert == "exit":
             x = rest(stage, x, x, grid, 0)
         elif number == 0:
-            begun, score = scores_of(stage.blocks[0], x, side)
+            scored, score, first = look(made, stage, x, side, 1)
             again = best(score, count)
-            y = rest(stage, x, begun, MaskedGrid(again), 1)
-            x = torch.where(spread(again, side), y, begun)
+            y = rest(stage, x, scored, MaskedGrid(again), first)
+            x = torch.where(spread(again, side), y, scored)
         else:
             x = torch.where(spread(again, side), rest(stage, x, x, MaskedGrid(again), 0), x)
         fused = made.fuse[number](skips.pop().permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), grid)
@@ -202,8 +230,7 @@ def by_hand(made, image, count, reinsert):
     logits = made.head(x, finer, grid)
     if reinsert != "exit":
         return logits
-    # Both stages start with as much: the answers behind the first block of all.
-    answers = made.pruner.heads[0](made.encoder[0].blocks[0](made.stem(image)[0]))
+    answers = made.pruner.heads[0](seen)
     for b, i, j in (~kept).nonzero().tolist():
         small = answers[b : b + 1, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8].permute(0, 3, 1, 2)
         large = functional.interpolate(small, scale_factor=4, mode="bilinear")
@@ -211,22 +238,32 @@ def by_hand(made, image, count, reinsert):
     return logits
 
 
-@pytest.mark.parametrize("reinsert", ["frozen", "null", "exit"])
-def test_a_network_that_chooses_is_what_its_stages_give_one_after_the_other(reinsert):
-    made = network("clipped_output", reinsert)
+@pytest.mark.parametrize(("score", "reinsert", "at"), COMBINATIONS[:3] + COMBINATIONS[9::2])
+def test_a_network_that_chooses_is_what_its_stages_give_one_after_the_other(score, reinsert, at):
+    made = network(score, reinsert, at)
     image = draw(2, 3, 96, 96, seed=2)
     with torch.no_grad():
         wanted = by_hand(made, image, 4, reinsert)
         torch.testing.assert_close(made(image, keep=4 / 9), wanted, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize(("score", "reinsert"), COMBINATIONS)
-def test_all_cells_are_the_dense_network_bit_by_bit(score, reinsert):
-    made = network(score, reinsert)
+def test_no_block_sees_all_cells_that_are_chosen_at_the_entry():
+    made, sizes = network("confidence", at="entry"), []
+    for stage in (*made.encoder, *made.decoder):
+        for block in stage.blocks:
+            block.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    with torch.no_grad():
+        made(draw(2, 3, 96, 96), keep=4 / 9)
+    assert sizes == [2 * 4] * sum((*TINY["encoder_depths"], *TINY["decoder_depths"]))
+
+
+@pytest.mark.parametrize(("score", "reinsert", "at"), COMBINATIONS)
+def test_all_cells_are_the_dense_network_bit_by_bit(score, reinsert, at):
+    made = network(score, reinsert, at)
     dense = create_model("cvmh_unet", bands=3, num_classes=4, **TINY).double().eval()
     weights = made.state_dict().items()
     dense.load_state_dict({key: value for key, value in weights if "pruner" not in key})
-    image, trace = draw(1, 3, 64, 90), Trace()
+    image, trace = draw(1, 3, 64, 90), Trace(answers=[])
     with torch.no_grad():
         wanted = dense(image)
         assert torch.equal(made(image), wanted)
@@ -244,8 +281,9 @@ def test_the_new_parts_leave_the_random_start_of_the_others_as_it_was():
     assert all(torch.equal(weights[key], own) for key, own in dense.state_dict().items())
 
 
-def test_a_tile_is_the_same_whatever_is_beside_it():
-    made = network("clipped_output", "null")
+@pytest.mark.parametrize(("score", "at"), [SCORES[0], *AT_ENTRY])
+def test_a_tile_is_the_same_whatever_is_beside_it(score, at):
+    made = network(score, "null", at)
     image, active = draw(3, 3, 96, 96), torch.cat([MASKS["random"], MASKS["all"][:1]])
     with torch.no_grad():
         together = made(image, CellGrid(active), 0.6)
@@ -256,7 +294,7 @@ def test_a_tile_is_the_same_whatever_is_beside_it():
 
 def test_cells_that_close_ranks_do_so_among_the_chosen_too():
     made = network()
-    trace, image = Trace(), draw(1, 3, 96, 96)
+    trace, image = Trace(answers=[]), draw(1, 3, 96, 96)
     grids = [CellGrid(MASKS["all"][:1], alignment=way) for way in ("gap", "none")]
     with torch.no_grad():
         aligned, closed = (made(image, grid, 0.5, trace) for grid in grids)
@@ -268,14 +306,66 @@ def test_the_best_are_those_of_the_highest_scores_the_first_of_equal_ones():
     score = torch.randint(0, 4, (5, 4, 6), generator=torch.Generator().manual_seed(0)).double()
     everywhere = torch.ones(5, 4, 6, dtype=torch.bool)
     for keep in (0.01, 0.3, 0.5, 0.99, 1.0):
-        found = best_cells(score, everywhere, keep)
+        found = best_cells(score, everywhere, count_best(score, everywhere, keep))
         assert torch.equal(found, best(score, count_kept(24, keep)))
     active = score > 0
-    found = best_cells(-score, active, 0.5)
+    found = best_cells(-score, active, count_best(-score, active, 0.5))
     for tile, values, there in zip(found, -score, active, strict=True):
         assert int(tile.sum()) == count_kept(int(there.sum()), 0.5)
         assert not bool((tile & ~there).any())
         assert float(values[tile].min()) >= float(values[there & ~tile].max())
+
+
+def test_a_threshold_counts_what_reaches_it_within_its_bounds():
+    score = torch.tensor([[5, 4, 3, 2], [0, 0, 0, 0], [9, 9, 9, 0], [9, 0, 0, 0]]).double()[:, None]
+    active = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]]).bool()[:, None]
+    keep = Threshold(score=4, least=0.25, most=0.7)
+    assert count_best(score, active, keep).tolist() == [2, 1, 4, 0]
+
+
+@pytest.mark.parametrize(("score", "reinsert", "at"), COMBINATIONS)
+def test_with_a_threshold_each_tile_keeps_what_it_would_keep_alone(score, reinsert, at):
+    made = network(score, reinsert, at)
+    image, trace = draw(3, 3, 96, 96, seed=3), Trace()
+    with torch.no_grad():
+        made(image, keep=1.0, trace=trace)
+        found = trace.score_BGG.flatten().sort().values
+        # Between two scores, so that rounding decides nothing.
+        keep = Threshold(score=float(found[12:14].mean()), least=0.2, most=0.8)
+        together = made(image, keep=keep, trace=trace)
+        kept = trace.encoder.active_BGG.flatten(1).sum(1).tolist()
+        assert sum(kept) < 27
+        for index, count in enumerate(kept):
+            alone = made(image[index : index + 1], keep=count / 9)
+            torch.testing.assert_close(alone[0], together[index], rtol=0, atol=1e-11)
+        everything = torch.ones(3, 3, 3, dtype=torch.bool)
+        masked = made(image, MaskedGrid(everything), keep)
+        torch.testing.assert_close(masked, together, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(("num_tiles", "side"), [(2, 256), (2, 224), (3, 192), (5, 160), (9, 96)])
+def test_with_a_threshold_a_tile_gets_the_same_bits_beside_nothing(num_tiles, side):
+    made = network(reinsert="null").float()
+    image, trace = draw(num_tiles, 3, side, side).float(), Trace()
+    with torch.no_grad():
+        made(image, keep=1.0, trace=trace)
+        # Every tile keeps all, but those without data do not.
+        keep = Threshold(score=0.999 * float(trace.score_BGG.min()), least=0.25, most=0.8)
+        together = made(image, keep=keep, trace=trace)
+        assert trace.counts_B.tolist() == [(side // 32) ** 2] * num_tiles
+        for place in range(num_tiles):
+            lonely = torch.zeros_like(image)
+            lonely[place] = image[place]
+            found = made(lonely, keep=keep, trace=trace)[place]
+            assert int(trace.counts_B.amin()) < int(trace.counts_B.amax())
+            assert torch.equal(found, together[place])
+
+
+def test_blocks_of_rows_are_filled_by_as_few_cells_as_that_takes():
+    for tiles in (1, 2, 3, 6, 8, 32, 40):
+        for most in range(1, 65):
+            wanted = next(n for n in range(most, most + 32) if n * tiles % 32 == 0)
+            assert in_full_blocks(most, tiles) == wanted
 
 
 @pytest.mark.parametrize(
@@ -286,15 +376,19 @@ def test_a_share_is_rounded_and_no_less_than_one(num_cells, keep, kept):
     assert count_kept(num_cells, keep) == kept
 
 
-def test_the_mean_step_is_that_of_all_paths_and_channels():
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"proj_bias": True}, {"is_gated": False, "conv_size": (1, 2), "is_causal": True}],
+)
+def test_the_mean_step_is_that_of_all_paths_and_channels(settings):
     torch.manual_seed(0)
-    mixer = SS2D(6, d_state=2, dt_rank=2, expand=1.0).double()
+    mixer = SS2D(6, d_state=2, dt_rank=2, expand=1.0, **settings).double()
     x, meter = draw(2, 3, 4, 6), Meter("delta")
     seen = []
     handle = mixer.conv.register_forward_hook(lambda *parts: seen.append(parts[2]))
     mixer(x, WHOLE, meter)
     handle.remove()
-    signal = functional.silu(seen[0]).permute(0, 2, 3, 1)
+    signal = functional.silu(seen[0][..., :4]).permute(0, 2, 3, 1)
     wanted = torch.zeros(2, 3, 4, dtype=torch.float64)
     paths = mixer.dt_bias.shape[0]
     for path in range(paths):
@@ -302,6 +396,7 @@ def test_the_mean_step_is_that_of_all_paths_and_channels():
         step = functional.softplus(low @ mixer.dt_weight[path] + mixer.dt_bias[path])
         wanted += step.detach().mean(-1) / paths
     torch.testing.assert_close(meter.tokens_NHW, wanted)
+    torch.testing.assert_close(mixer.steps(x), wanted)
     assert not meter.tokens_NHW.requires_grad
 
 
@@ -336,6 +431,7 @@ def test_a_network_that_was_not_trained_to_choose_is_refused():
         ({"encoder_depths": (0, 1, 1, 1)}, "pruning needs a block in the finest stage"),
         ({"decoder_depths": (0, 1, 1, 1)}, "pruning needs a block in the finest stage"),
         ({"pruning": {"score": "norm"}}, "'clipped_output', 'delta' or 'confidence'"),
+        ({"pruning": {"at": "entry"}}, r'"entry" scores cells before .*set score to "confidence"'),
     ],
 )
 def test_settings_that_cannot_choose_are_refused(settings, message):
