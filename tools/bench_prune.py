@@ -32,7 +32,7 @@ from cvmh.predict import PredictionReport, predict_raster
 
 TILE = 256
 # Presets, and the side of a scene that takes each long enough, in pixels.
-SIDES = {"cvmh_unet_nano": 1024, "cvmh_unet": 640}
+SIDES = {"cvmh_unet_nano": 3072, "cvmh_unet": 1280}
 GRID = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.25, 0, 5e5, 0, -0.25, 5.4e6)}
 
 

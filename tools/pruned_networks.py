@@ -26,6 +26,7 @@ from cvmh.datasets import open_data, prepare_training
 from cvmh.metrics import score
 from cvmh.models.bundle import Bundle, load_bundle
 from cvmh.models.cost import OperatorCounter
+from cvmh.models.folding import fold_norms
 from cvmh.models.pruning import CELL, CellGrid
 
 Way = Callable[[Tensor], Tensor]
@@ -87,10 +88,10 @@ def bench_learned(arguments: argparse.Namespace) -> None:
 
 
 def make_contenders(arguments: argparse.Namespace) -> list[Contender]:
-    dense, pruned = (load_bundle(path).network for path in (arguments.dense, arguments.pruned))
+    dense, pruned = map(load_as_predicted, (arguments.dense, arguments.pruned))
     contenders = [Contender("dense", 1, dense, dense)]
     for path in arguments.smaller:
-        network = load_bundle(path).network
+        network = load_as_predicted(path)
         count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
         contenders.append(Contender(f"smaller, {count:.1f} M", 1, network, network))
     contenders.append(Contender("fine-tuned", 1, pruned, pruned))
@@ -100,6 +101,10 @@ def make_contenders(arguments: argparse.Namespace) -> list[Contender]:
         way = partial(close_ranks, pruned, keep)
         contenders.append(Contender("naive compaction", keep, pruned, way))
     return contenders
+
+
+def load_as_predicted(path: Path) -> nn.Module:
+    return fold_norms(load_bundle(path).network)
 
 
 def close_ranks(network: nn.Module, keep: float, images: Tensor) -> Tensor:
