@@ -17,8 +17,9 @@ from cvmh.predict.cells import DENSE_ABOVE, Cells, find_cells
 from cvmh.predict.pruning import Pruning
 from cvmh.predict.read import Tile
 
-# Cells of a pass on the CPU, about: many more do not fit its cache.
-CELLS_IN_CACHE = 256
+# Cells of a pass on the CPU at most, unless one tile has more: many more do not fit its cache. It
+# takes eight tiles of 256 that hold data in about a half.
+CELLS_IN_CACHE = 288
 # A pruned cell takes up to so many times the memory of a dense one: 1.2 to 1.8 were measured, and
 # full blocks may add a quarter.
 MEMORY_OF_CELL = 2.25
@@ -28,8 +29,10 @@ CELLS_FOR_CALLS = 48
 FEWEST_TILES = 2
 # First and last tiles of a pass that are tried to find the best.
 MOST_TRIED = 12
-# A pruned tile waits for others while the tiles of so many dense passes come.
-PASSES_TO_WAIT = 16
+# A tile waits for others while tiles of so many pixels come, or of so many dense passes.
+PIXELS_TO_WAIT, PASSES_TO_WAIT = 1 << 22, 16
+# Where none is pruned, it waits for the other places of its pass while so many come.
+PASSES_TO_FILL = 2
 
 
 class Entry(NamedTuple):
@@ -78,9 +81,10 @@ class Pass(NamedTuple):
 class PassMaker:
     """Sorts tiles into passes in which no tile changes what another gets.
 
-    Dense passes have one shape, and every tile its own place in one. Pruned tiles wait for others,
-    on a GPU of their stripe, and those of about equally many cells share a pass: on the CPU of any
-    shape that fills the blocks of matrix kernels, on a GPU of one shape a bucket.
+    Dense passes have one shape, and every tile its own place in one; it waits until those that come
+    have filled the others. Pruned tiles wait for others, on a GPU of their stripe, and those of
+    about equally many cells share a pass: on the CPU of any shape that fills the blocks of matrix
+    kernels, on a GPU of one shape a bucket.
 
     Args:
         plan: the tiles to come.
@@ -109,27 +113,19 @@ class PassMaker:
             yield made._replace(keep=self._pruning.keep)
 
     def _made(self, tiles: Iterable[Tile]) -> Iterator[Pass]:
-        current, places = -1, self._no_tiles()
-        pending: list[Entry] = []
+        dense: list[Entry] = []
+        pruned: list[Entry] = []
         for number, tile in enumerate(tiles):
             entry = Entry(number, tile, self._cells_of(tile))
-            while pending and self._is_late(pending[0], entry):
-                yield self._take(pending)
-            index, place = divmod(self._number_in_plan(tile), self._tiles_a_pass)
-            others = [other for other in places if other is not None]
-            is_full = index != current or places[place] is not None
-            if others and (is_full or _shape(tile) != _shape(others[0].tile)):
-                yield Pass(places)
-                places = self._no_tiles()
-            current = index
-            if entry.cells is None:
-                places[place] = entry
-            else:
-                pending.append(entry)
-        if any(places):
-            yield Pass(places)
-        while pending:
-            yield self._take(pending)
+            while dense and (self._is_late(dense[0], entry) or self._is_full(dense)):
+                yield self._fill(dense)
+            while pruned and self._is_late(pruned[0], entry):
+                yield self._take(pruned)
+            (pruned if entry.cells else dense).append(entry)
+        while dense:
+            yield self._fill(dense)
+        while pruned:
+            yield self._take(pruned)
 
     def memory_factor(self, cells_of_tile: int) -> float:
         """Return how much more memory than a dense pass one of pruned tiles may take."""
@@ -141,18 +137,31 @@ class PassMaker:
     def _cells_of(self, tile: Tile) -> Cells | None:
         return find_cells(tile, self._transforms) if self._pruning.without_data else None
 
-    def _number_in_plan(self, tile: Tile) -> int:
-        columns = self._plan.columns[tile.stripe]
-        return self._first_numbers[tile.stripe] + bisect_left(columns, tile.window.column)
-
-    def _no_tiles(self) -> list[Entry | None]:
-        return [None] * self._tiles_a_pass
+    def _place(self, entry: Entry) -> int:
+        """Return the place of a tile in a dense pass, the same whatever else is computed."""
+        columns = self._plan.columns[entry.tile.stripe]
+        before = self._first_numbers[entry.tile.stripe]
+        return (before + bisect_left(columns, entry.tile.window.column)) % self._tiles_a_pass
 
     def _is_late(self, first: Entry, entry: Entry) -> bool:
-        """Say whether those that wait must no longer wait when a tile comes."""
-        waits = entry.number - first.number >= PASSES_TO_WAIT * self._tiles_a_pass
-        is_elsewhere = not self._on_cpu and entry.tile.stripe != first.tile.stripe
-        return waits or is_elsewhere or _shape(entry.tile) != _shape(first.tile)
+        """Say whether a tile must no longer wait when another comes."""
+        area = entry.tile.window.height * entry.tile.window.width
+        most = tiles_to_wait(area, self._tiles_a_pass, is_pruning=self._pruning.without_data)
+        is_elsewhere = first.cells is not None and not self._on_cpu
+        is_elsewhere = is_elsewhere and entry.tile.stripe != first.tile.stripe
+        is_other = _shape(entry.tile) != _shape(first.tile)
+        return entry.number - first.number >= most or is_elsewhere or is_other
+
+    def _is_full(self, pending: list[Entry]) -> bool:
+        return len(set(map(self._place, pending))) == self._tiles_a_pass
+
+    def _fill(self, pending: list[Entry]) -> Pass:
+        """Take the first tile of each place."""
+        places: list[Entry | None] = [None] * self._tiles_a_pass
+        for entry in reversed(pending):
+            places[self._place(entry)] = entry
+        pending[:] = [entry for entry in pending if places[self._place(entry)] is not entry]
+        return Pass(places)
 
     def _take(self, pending: list[Entry]) -> Pass:
         """Take the tile that has waited longest, and those that share its pass for the least."""
@@ -191,6 +200,13 @@ class PassMaker:
         """Return what a pass takes for each cell that is kept in it."""
         size = self._size(entries)
         return (size.tiles * size.cells + CELLS_FOR_CALLS) / sum(map(_count, entries))
+
+
+def tiles_to_wait(tile_area: int, tiles_a_pass: int, *, is_pruning: bool) -> int:
+    """Return how many tiles of so many pixels come at most while one waits for its pass."""
+    if not is_pruning:
+        return PASSES_TO_FILL * tiles_a_pass
+    return max(PIXELS_TO_WAIT // tile_area, PASSES_TO_WAIT * tiles_a_pass)
 
 
 class _Size(NamedTuple):

@@ -11,7 +11,7 @@ from cvmh.geo.tiling import Span, TilePlan, split_columns
 from cvmh.predict.blend import Planes
 from cvmh.predict.infer import PASSES_UNDER_WAY
 from cvmh.predict.options import PredictOptions
-from cvmh.predict.passes import PASSES_TO_WAIT
+from cvmh.predict.passes import tiles_to_wait
 from cvmh.predict.read import PIECE_BYTES, chunk_rows, ring_rows
 
 # Tiles that are read ahead of the network, in passes.
@@ -194,8 +194,9 @@ def memory_of(
     written = 1 + planes.confidence + (widest_plane if planes.scores else 0)
     write = 2 * BLOCK_ROWS * plan.width * written
     under_way = PASSES_AHEAD + (PASSES_UNDER_WAY + 1) * network.workers
-    under_way += PASSES_TO_WAIT if network.is_pruning else 0
-    waiting = under_way * network.tiles_a_pass * tile_area
+    waiting = under_way * network.tiles_a_pass
+    waiting += tiles_to_wait(tile_area, network.tiles_a_pass, is_pruning=network.is_pruning)
+    waiting *= tile_area
     tiles = waiting * (4 * len(bands) + 1) + waiting * (4 * num_classes + 1)
     passes = network.workers * network.bytes_a_pass
     fixed = network.resident + passes + GDAL_CACHE + block + piece + SLACK

@@ -1,6 +1,7 @@
 """What holds no data is left out of tiles, and nothing that holds any changes by it."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ from cvmh.predict.cells import DENSE_ABOVE, Cells, find_cells
 from cvmh.predict.infer import Engine
 from cvmh.predict.journal import Journal
 from cvmh.predict.options import PRUNE_MODES as OF_LIBRARY
-from cvmh.predict.passes import PASSES_TO_WAIT, PassMaker
-from cvmh.predict.pruning import Pruning, choose_pruning
+from cvmh.predict.passes import PASSES_TO_WAIT, PassMaker, tiles_to_wait
+from cvmh.predict.pruning import OFF, Pruning, choose_pruning
 from cvmh.predict.read import Tile
 
 UTM = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5.4e6)}
@@ -392,6 +393,43 @@ def test_the_report_says_what_was_left_out_and_the_plan_what_will_be(
     assert told["estimated_seconds_saved"] == report.pruning.estimated_seconds_saved is not None
     assert plan.prune == "nodata" and plan.share_kept == pytest.approx(np.mean(work))
     assert f"{1 - np.mean(work):.0%} of the cells" in "\n".join(plan.lines())
+
+
+@pytest.mark.parametrize("pruning", [NODATA, OFF])
+def test_dense_tiles_fill_passes_over_those_without_data_and_pruned_ones(pruning):
+    side, count = 256, 90
+    plan = plan_tiles(side, side * count, tile=side, overlap=0)
+    numbers = np.random.default_rng(0).permutation(count)[: count // 2]
+    every = holed_tiles(count, side, plan)
+    tiles = [every[number] for number in sorted(numbers)]
+    for tile in tiles[::3]:
+        tile.is_valid_HW[:] = True
+    maker = PassMaker(plan, tiles_a_pass=2, transforms=(IDENTITY,), pruning=pruning, on_cpu=True)
+    most = tiles_to_wait(side * side, 2, is_pruning=pruning == NODATA)
+    came, found, passes = 0, [], []
+
+    def arriving():
+        nonlocal came
+        for tile in tiles:
+            came += 1
+            yield tile
+
+    for made in maker.passes(arriving()):
+        first = min(entry.number for entry in made.entries)
+        assert came - 1 - first <= most
+        found += [entry.number for entry in made.entries]
+        if made.is_dense:
+            passes.append(made)
+            for place, entry in enumerate(made.places):
+                assert entry is None or plan.columns[0].index(entry.tile.window.column) % 2 == place
+    assert sorted(found) == list(range(len(tiles)))
+    # As few as the fuller of both places allows, unless that would keep others waiting too long.
+    places = Counter(place for made in passes for place, entry in enumerate(made.places) if entry)
+    assert min(places.values()) >= 5
+    if pruning == NODATA:
+        assert len(passes) == max(places.values())
+    else:
+        assert len(passes) < len(tiles) * 0.7
 
 
 def test_on_a_gpu_tiles_of_a_bucket_share_passes_of_one_shape():
