@@ -29,8 +29,8 @@ WIDEST = 1.5
 NOWHERE = -(1 << 20)
 
 
-class _Rows(NamedTuple):
-    """Rows of kept tokens in whole maps (B H W), and in cells (N S S)."""
+class _Lines(NamedTuple):
+    """Lines of S tokens of kept cells: their places in whole maps (B H G), and in cells (N S)."""
 
     whole: Tensor
     here: Tensor
@@ -75,7 +75,7 @@ class CellGrid(Grid):
     def _start_tables(self) -> None:
         self._tables: dict[tuple[str, str, int], Paths] = {}
         self._giver_tables: dict[tuple[str, str, int], Tensor] = {}
-        self._row_tables: dict[int, _Rows] = {}
+        self._line_tables: dict[int, _Lines] = {}
         self._around_tables: dict[tuple[Callable[..., Around], int, int], Tensor] = {}
         self._near_tables: dict[int, Tensor] = {}
 
@@ -91,10 +91,10 @@ class CellGrid(Grid):
         if isinstance(outer, CellGrid):
             kept = x_BHWC.index_select(0, outer._places_of(self))
         else:
-            side = x_BHWC.shape[1] // self.rows
+            side, channels = x_BHWC.shape[1] // self.rows, x_BHWC.shape[-1]
             if x_BHWC.is_contiguous():
-                rows = x_BHWC.view(-1, x_BHWC.shape[-1]).index_select(0, self._rows(side).whole)
-                kept = rows.view(-1, side, side, x_BHWC.shape[-1])
+                lines = x_BHWC.view(-1, side * channels).index_select(0, self._lines(side).whole)
+                kept = lines.view(-1, side, side, channels)
             else:
                 # An image with its bands apart, most of which need not be laid out anew.
                 cells = x_BHWC.unflatten(2, (self.columns, side)).unflatten(1, (self.rows, side))
@@ -112,14 +112,15 @@ class CellGrid(Grid):
             kept = x_NHWC if self._is_full else x_NHWC.index_select(0, self._place)
             return into_BHWC.index_copy(0, outer._places_of(self), kept)
         _, side, _, channels = x_NHWC.shape
-        table, rows = self._rows(side), x_NHWC.reshape(-1, channels)
+        table, lines = self._lines(side), x_NHWC.reshape(-1, side * channels)
         if not self._is_full:
-            rows = rows.index_select(0, table.here)
+            lines = lines.index_select(0, table.here)
         shape = len(self.active_BGG), self.rows * side, self.columns * side, channels
         if into_BHWC is not None:
-            return into_BHWC.reshape(-1, channels).index_copy(0, table.whole, rows).view(shape)
-        maps = x_NHWC.new_zeros(shape)
-        return maps.view(-1, channels).index_copy_(0, table.whole, rows).view(shape)
+            maps = into_BHWC.reshape(-1, side * channels)
+            return maps.index_copy(0, table.whole, lines).view(shape)
+        maps = x_NHWC.new_zeros(shape).view(-1, side * channels)
+        return maps.index_copy_(0, table.whole, lines).view(shape)
 
     def convolve(self, conv: nn.Conv2d, x_NCHW: Tensor) -> Tensor:
         """Map (N, C, S, S) by a convolution that sees zeros at pruned tokens."""
@@ -259,20 +260,20 @@ class CellGrid(Grid):
 
     def _place_of_tokens(self, side: int) -> Tensor:
         """Return for each token of the whole map its row in :meth:`flatten`, or -1: (B, H W)."""
-        cell, inside, _ = _tokens_of(self.rows, self.columns, side, self.place_BG.device)
+        cell, inside = _tokens_of(self.rows, self.columns, side, self.place_BG.device)
         place = self.place_BG[:, cell]
         return torch.where(place < 0, -1, place * side**2 + inside)
 
-    def _rows(self, side: int) -> "_Rows":
-        """Return where the kept tokens are in whole maps, and here, as rows of channels."""
-        if side not in self._row_tables:
-            constant = _tokens_of(self.rows, self.columns, side, self.place_BG.device)
-            first = self._tile * constant.cell.numel()
-            tokens = constant.of_cell[self._cell] + first[:, None]
-            numbers = torch.arange(side**2, device=tokens.device)
-            here = self._place[:, None] * side**2 + numbers
-            self._row_tables[side] = _Rows(tokens.flatten(), here.flatten())
-        return self._row_tables[side]
+    def _lines(self, side: int) -> _Lines:
+        """Return where the lines of kept cells are in whole maps, and here."""
+        if side not in self._line_tables:
+            number = torch.arange(side, device=self._place.device)
+            tile, row, column = self._kept_of_tiles
+            first = (tile * self.rows + row) * side
+            whole = (first[:, None] + number) * self.columns + column[:, None]
+            here = self._place[:, None] * side + number
+            self._line_tables[side] = _Lines(whole.flatten(), here.flatten())
+        return self._line_tables[side]
 
     def _near(self, distance: int) -> Tensor:
         """Return the places of the cells around each of all N, far below zero where none is.
@@ -311,20 +312,18 @@ def _is_plain(conv: nn.Conv2d) -> bool:
 
 
 class _Tokens(NamedTuple):
-    """For each token of a whole map its cell, and its number inside it; the tokens of each cell."""
+    """For each token of a whole map its cell, and its number inside it."""
 
     cell: Tensor
     inside: Tensor
-    of_cell: Tensor
 
 
 @lru_cache(maxsize=64)
 def _tokens_of(rows: int, columns: int, side: int, device: torch.device) -> _Tokens:
-    """Return where the tokens of a map of so many cells lie: (H W,) twice, and (G G, S^2)."""
+    """Return where the tokens of a map of so many cells lie, (H W,) each."""
     with torch.inference_mode(False):
         row = torch.arange(rows * side, device=device)[:, None]
         column = torch.arange(columns * side, device=device)
-        cell = (row // side * columns + column // side).flatten()
-        inside = (row % side * side + column % side).flatten()
-        of_cell = (cell * side**2 + inside).argsort().view(-1, side**2)
-        return _Tokens(cell, inside, of_cell)
+        cell = row // side * columns + column // side
+        inside = row % side * side + column % side
+        return _Tokens(cell.flatten(), inside.flatten())
