@@ -4,15 +4,11 @@ Legend: N patches, P rows along a patch's side with its border, Q of the result,
 k window, D channels of the result.
 """
 
-from functools import lru_cache
-
-import numpy as np
 from numba import carray, njit
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cvmh.ops._numba_kernels import at
-from cvmh.ops._numba_launch import Kernel, in_vectors
+from cvmh.ops._numba_launch import Kernel, in_vectors, places_in_square
 from cvmh.ops._numba_sizes import LANES
 from cvmh.ops._numba_vectors import (
     fill,
@@ -41,7 +37,7 @@ def run_convolution(
     y_NQQD = x_TC.new_empty(num_patches, result, result, num_results)
     packed, bias = _packed(weight_DCkk, bias_D)
     # Where in a patch windows begin, and how far from there their pixels lie.
-    corners, steps = _square(patch, result, stride), _square(patch, window, 1)
+    corners, steps = places_in_square(patch, result, stride), places_in_square(patch, window, 1)
     nothing, num_pixels = x_TC.new_zeros(channels), num_patches * result**2
     KERNEL.run(
         -(-num_pixels // BLOCK),
@@ -62,13 +58,6 @@ def run_convolution(
         steps=steps.ctypes.data,
     )
     return y_NQQD
-
-
-@lru_cache(maxsize=64)
-def _square(width: int, count: int, stride: int) -> NDArray[np.int32]:
-    """Return the numbers of the first few pixels, or of each so many, of the first few rows."""
-    places = np.arange(count, dtype=np.int32) * stride
-    return (places[:, None] * np.int32(width) + places).ravel()
 
 
 def _packed(weight_DCkk: Tensor, bias_D: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
-"""The depth-wise convolution of rows that know their neighbours, as a kernel of numba.
+"""The depth-wise convolution of patches whose rows lie anywhere, as a kernel of numba.
 
-Legend: T rows, D channels, J neighbours of a row.
+Legend: N patches, P rows along a patch's side with its border, Q of the result, T rows, D channels,
+k window, J = k^2.
 """
 
 import numpy as np
@@ -8,7 +9,7 @@ from numba import carray, njit
 from torch import Tensor
 
 from cvmh.ops._numba_kernels import at
-from cvmh.ops._numba_launch import Kernel, in_vectors
+from cvmh.ops._numba_launch import Kernel, in_vectors, places_in_square
 from cvmh.ops._numba_sizes import LANES
 from cvmh.ops._numba_vectors import (
     fill,
@@ -19,43 +20,52 @@ from cvmh.ops._numba_vectors import (
     take_ticket,
 )
 
-# Rows that a thread takes at a time, and neighbours whose weights are held at a time.
+# Pixels that a thread takes at a time, and steps of the window whose weights are held at a time.
 BLOCK, TOGETHER = 128, 9
 
 
 def run_depthwise(
-    x_TD: Tensor, neighbours_TJ: Tensor, weight_JD: Tensor, bias_D: Tensor | None
+    x_TD: Tensor, around_NPP: Tensor, weight_D1kk: Tensor, bias_D: Tensor | None, stride: int
 ) -> Tensor:
-    """Return the convolution of float32 rows; neighbours are int32, negative where is none.
+    """Return the convolution (N, Q, Q, D) of float32 patches; their rows are int32, negative: zero.
 
     The channels of a row lie side by side, rows as far apart as they are; the table is contiguous.
     """
-    num_rows, num_neighbours = neighbours_TJ.shape
-    weight = in_vectors(weight_JD)
-    bias = in_vectors(x_TD.new_zeros(x_TD.shape[1]) if bias_D is None else bias_D)
-    y_TD = x_TD.new_empty(num_rows, x_TD.shape[1])
+    num_patches, patch, _ = around_NPP.shape
+    channels, _, window, _ = weight_D1kk.shape
+    result = (patch - window) // stride + 1
+    weight = in_vectors(weight_D1kk.flatten(1).t())
+    bias = in_vectors(x_TD.new_zeros(channels) if bias_D is None else bias_D)
+    y_NQQD = x_TD.new_empty(num_patches, result, result, channels)
+    corners = places_in_square(patch, result, stride)
+    steps = places_in_square(patch, window, 1)
+    num_pixels = num_patches * result**2
     KERNEL.run(
-        -(-num_rows // BLOCK),
+        -(-num_pixels // BLOCK),
         x=x_TD.data_ptr(),
-        y=y_TD.data_ptr(),
-        neighbours=neighbours_TJ.data_ptr(),
+        y=y_NQQD.data_ptr(),
+        around=around_NPP.data_ptr(),
         weight=weight.data_ptr(),
         bias=bias.data_ptr(),
-        num_rows=num_rows,
-        num_channels=x_TD.shape[1],
-        num_neighbours=num_neighbours,
+        num_pixels=num_pixels,
+        num_channels=channels,
         padded=weight.shape[1],
-        stride=x_TD.stride(0),
+        row=x_TD.stride(0),
+        patch_size=patch**2,
+        area=result**2,
+        corners=corners.ctypes.data,
+        num_steps=window**2,
+        steps=steps.ctypes.data,
     )
-    return y_TD
+    return y_NQQD
 
 
 def _make(stamp):
     def run(plans):
         plan = carray(plans, 1)[0]
         first = take_ticket(plan.counter, 0) * BLOCK
-        while stamp and first < plan.num_rows:
-            _convolve(plan, first, min(first + BLOCK, plan.num_rows))
+        while stamp and first < plan.num_pixels:
+            _convolve(plan, first, min(first + BLOCK, plan.num_pixels))
             first = take_ticket(plan.counter, 0) * BLOCK
 
     return run
@@ -63,66 +73,83 @@ def _make(stamp):
 
 KERNEL = Kernel(
     _make,
-    *("x", "y", "neighbours", "weight", "bias"),
-    *("num_rows", "num_channels", "num_neighbours", "padded", "stride"),
+    *("x", "y", "around", "weight", "bias"),
+    *("num_pixels", "num_channels", "padded", "row"),
+    *("patch_size", "area", "corners", "num_steps", "steps"),
 )
 
 
 @njit
 def _convolve(plan, first, end):
-    """Convolve some rows: for a vector of channels, some neighbours of all rows after others."""
+    """Convolve some pixels: for a vector of channels, some steps of all pixels after others."""
     for lane in range(0, plan.num_channels, LANES):
         rest = plan.num_channels - lane
         number = 0
-        while number + TOGETHER <= plan.num_neighbours:
+        while number + TOGETHER <= plan.num_steps:
             _add_nine(plan, first, end, lane, rest, number)
             number += TOGETHER
-        while number < plan.num_neighbours or number == 0:
+        while number < plan.num_steps:
             _add_one(plan, first, end, lane, rest, number)
             number += 1
 
 
 @njit
 def _add_nine(plan, first, end, lane, rest, number):
-    """Add nine neighbours, whose weights stay in registers; the first nine to the bias."""
+    """Add nine steps of the window, whose weights stay in registers; the first nine to the bias."""
     weight = at(plan.weight, number * plan.padded + lane)
     w0, w1 = load_vector(weight, 0), load_vector(weight, plan.padded)
     w2, w3 = load_vector(weight, 2 * plan.padded), load_vector(weight, 3 * plan.padded)
     w4, w5 = load_vector(weight, 4 * plan.padded), load_vector(weight, 5 * plan.padded)
     w6, w7 = load_vector(weight, 6 * plan.padded), load_vector(weight, 7 * plan.padded)
     w8 = load_vector(weight, 8 * plan.padded)
+    steps = at(plan.steps, number)
+    s0, s1, s2 = load_int(steps, 0), load_int(steps, 1), load_int(steps, 2)
+    s3, s4, s5 = load_int(steps, 3), load_int(steps, 4), load_int(steps, 5)
+    s6, s7, s8 = load_int(steps, 6), load_int(steps, 7), load_int(steps, 8)
     bias = load_vector(plan.bias, lane)
     x, y = at(plan.x, lane), at(plan.y, lane)
-    for row in range(first, end):
-        around = at(plan.neighbours, row * plan.num_neighbours + number)
-        place = row * plan.num_channels
+    patch, inside = divmod(first, plan.area)
+    for pixel in range(first, end):
+        around = at(plan.around, patch * plan.patch_size + load_int(plan.corners, inside))
+        patch, inside = _next(plan, patch, inside)
+        place = pixel * plan.num_channels
         total = bias if number == 0 else load_lanes(y, place, rest)
-        total = total + _product(x, around, 0, plan.stride, rest, w0)
-        total = total + _product(x, around, 1, plan.stride, rest, w1)
-        total = total + _product(x, around, 2, plan.stride, rest, w2)
-        total = total + _product(x, around, 3, plan.stride, rest, w3)
-        total = total + _product(x, around, 4, plan.stride, rest, w4)
-        total = total + _product(x, around, 5, plan.stride, rest, w5)
-        total = total + _product(x, around, 6, plan.stride, rest, w6)
-        total = total + _product(x, around, 7, plan.stride, rest, w7)
-        total = total + _product(x, around, 8, plan.stride, rest, w8)
+        total = total + _product(x, around, s0, plan.row, rest, w0)
+        total = total + _product(x, around, s1, plan.row, rest, w1)
+        total = total + _product(x, around, s2, plan.row, rest, w2)
+        total = total + _product(x, around, s3, plan.row, rest, w3)
+        total = total + _product(x, around, s4, plan.row, rest, w4)
+        total = total + _product(x, around, s5, plan.row, rest, w5)
+        total = total + _product(x, around, s6, plan.row, rest, w6)
+        total = total + _product(x, around, s7, plan.row, rest, w7)
+        total = total + _product(x, around, s8, plan.row, rest, w8)
         store_lanes(y, place, rest, total)
 
 
 @njit
 def _add_one(plan, first, end, lane, rest, number):
-    """Add one neighbour of all rows; the first one to the bias."""
-    is_any = number < plan.num_neighbours
-    weight, bias = plan.weight + 4 * (number * plan.padded), load_vector(plan.bias, lane)
+    """Add one step of the window of all pixels; the first one to the bias."""
+    weight, bias = (
+        load_vector(plan.weight, number * plan.padded + lane),
+        load_vector(plan.bias, lane),
+    )
+    step = load_int(plan.steps, number)
     x, y = at(plan.x, lane), at(plan.y, lane)
-    for row in range(first, end):
-        place = row * plan.num_channels
+    patch, inside = divmod(first, plan.area)
+    for pixel in range(first, end):
+        around = at(plan.around, patch * plan.patch_size + load_int(plan.corners, inside))
+        patch, inside = _next(plan, patch, inside)
+        place = pixel * plan.num_channels
         total = bias if number == 0 else load_lanes(y, place, rest)
-        if is_any:
-            around = at(plan.neighbours, row * plan.num_neighbours + number)
-            w = load_vector(weight, lane)
-            total = total + _product(x, around, 0, plan.stride, rest, w)
+        total = total + _product(x, around, step, plan.row, rest, weight)
         store_lanes(y, place, rest, total)
+
+
+@njit(forceinline=True)
+def _next(plan, patch, inside):
+    """Return the patch of the next pixel of the result, and its number in it."""
+    is_last = inside + 1 == plan.area
+    return (patch + 1, 0) if is_last else (patch, inside + 1)
 
 
 @njit(forceinline=True)

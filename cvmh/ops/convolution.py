@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from cvmh.errors import ShapeError
 from cvmh.ops._suited import suits_numba
-from cvmh.ops.depthwise import gather_rows
 
 
 def convolve_patches(
@@ -24,9 +23,9 @@ def convolve_patches(
 ) -> Tensor:
     """Return the convolutions of patches, without padding: (N, Q, Q, D), Q = (P - k) // stride + 1.
 
-    Kernels of numba run it on the CPU where no gradient is wanted, all is float32 and channels are
-    one group: no patch is put together then, and a pixel of the result has the same bits in
-    whatever company. Else it is plain torch, differentiable.
+    Kernels of numba run it on the CPU where :func:`is_convolved_in_place`: no patch is put together
+    then, and a pixel of the result has the same bits in whatever company. Else it is plain torch,
+    differentiable.
 
     Args:
         x_TC: Rows (T, C): the pixels.
@@ -41,16 +40,42 @@ def convolve_patches(
         ShapeError: If shapes do not fit together, or the table is not int32.
     """
     _check(x_TC, around_NPP, weight_DCkk, bias_D, stride=stride, groups=groups)
-    if groups == 1 and suits_numba(x_TC, weight_DCkk, bias_D):
+    if is_convolved_in_place(x_TC, weight_DCkk, bias_D, groups=groups):
         from cvmh.ops._numba_convolution import run_convolution
+        from cvmh.ops._numba_depthwise import run_depthwise
 
         rows = x_TC if x_TC.stride(1) == 1 else x_TC.contiguous()
-        return run_convolution(rows, around_NPP.contiguous(), weight_DCkk, bias_D, stride)
+        run = run_convolution if groups == 1 else run_depthwise
+        return run(rows, around_NPP.contiguous(), weight_DCkk, bias_D, stride)
     patches = gather_rows(x_TC, around_NPP.flatten()).view(*around_NPP.shape, x_TC.shape[1])
     maps = functional.conv2d(
         patches.permute(0, 3, 1, 2), weight_DCkk, bias_D, stride, groups=groups
     )
     return maps.permute(0, 2, 3, 1)
+
+
+def is_convolved_in_place(
+    x: Tensor, weight_DCkk: Tensor, bias_D: Tensor | None = None, *, groups: int
+) -> bool:
+    """Return whether values such as these are convolved without putting patches together.
+
+    That is on the CPU, in float32, without gradients, and with all channels in one group or each in
+    its own.
+    """
+    num_results, of_group = weight_DCkk.shape[:2]
+    is_depthwise = of_group == 1 and num_results == groups
+    return (groups == 1 or is_depthwise) and suits_numba(x, weight_DCkk, bias_D)
+
+
+def gather_rows(x_TD: Tensor, rows_T: Tensor) -> Tensor:
+    """Return rows in another order, as often as named, and zeros for negative numbers: (T', D).
+
+    Args:
+        x_TD: Rows (T, D).
+        rows_T: Which they are, int32 (T',).
+    """
+    last = len(x_TD)
+    return functional.pad(x_TD, (0, 0, 0, 1)).index_select(0, rows_T.where(rows_T >= 0, last))
 
 
 def _check(

@@ -12,15 +12,34 @@ def bordered(height, width, border):
     return functional.pad(table, (border,) * 4, value=-1)[None]
 
 
+WHOLE = [
+    (3, 1, 3, 16, 1),
+    (3, 2, 16, 32, 1),
+    (5, 1, 7, 19, 1),
+    (1, 1, 4, 1, 1),
+    (7, 3, 2, 1, 1),
+    (3, 1, 1, 40, 1),
+]
+GROUPS = [
+    (3, 1, 16, 16, 16),
+    (5, 1, 19, 19, 19),
+    (7, 1, 40, 40, 40),
+    (3, 2, 5, 5, 5),
+    (1, 1, 3, 3, 3),
+    (3, 1, 6, 9, 3),
+    (3, 1, 4, 8, 4),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("backend", ["numba", "torch"])
-@pytest.mark.parametrize(
-    ("size", "stride", "channels", "results"),
-    [(3, 1, 3, 16), (3, 2, 16, 32), (5, 1, 7, 19), (1, 1, 4, 1), (7, 3, 2, 1), (3, 1, 1, 40)],
-)
-def test_it_is_the_convolution_of_a_map(size, stride, channels, results, backend, monkeypatch):
+@pytest.mark.parametrize(("size", "stride", "channels", "results", "groups"), WHOLE + GROUPS)
+def test_it_is_the_convolution_of_a_map(
+    size, stride, channels, results, groups, backend, dtype, monkeypatch
+):
     monkeypatch.setenv("CVMH_SCAN_BACKEND", backend)
-    maps = torch.randn(1, channels, 11, 11)
-    conv = torch.nn.Conv2d(channels, results, size, stride, size // 2)
+    maps = torch.randn(1, channels, 11, 11, dtype=dtype)
+    conv = torch.nn.Conv2d(channels, results, size, stride, size // 2, groups=groups).to(dtype)
     with torch.no_grad():
         found = convolve_patches(
             maps[0].flatten(1).t().contiguous(),
@@ -28,46 +47,63 @@ def test_it_is_the_convolution_of_a_map(size, stride, channels, results, backend
             conv.weight,
             conv.bias,
             stride=stride,
+            groups=groups,
         )
         wanted = conv.double()(maps.double())
     torch.testing.assert_close(found.permute(0, 3, 1, 2).double(), wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_pixels_may_lie_anywhere_and_be_seen_by_many_patches():
+@pytest.mark.parametrize("groups", [1, 17])
+def test_pixels_may_lie_anywhere_and_be_seen_by_many_patches(groups):
     x = torch.randn(30, 23)[:, 3:20]
     table = torch.randint(-1, 30, (5, 6, 6), dtype=torch.int32)
-    weight = torch.randn(4, 17, 3, 3)
+    weight = torch.randn(17, 17 // groups, 3, 3)
     rows = torch.cat([x, torch.zeros(1, 17)])
-    wanted = functional.conv2d(rows[table.long()].permute(0, 3, 1, 2), weight)
-    found = convolve_patches(x, table, weight).permute(0, 3, 1, 2)
+    wanted = functional.conv2d(rows[table.long()].permute(0, 3, 1, 2), weight, groups=groups)
+    found = convolve_patches(x, table, weight, groups=groups).permute(0, 3, 1, 2)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_a_patch_does_not_change_the_bits_of_another():
-    x, weight, bias = torch.randn(40, 5), torch.randn(20, 5, 3, 3), torch.randn(20)
+@pytest.mark.parametrize("groups", [1, 20])
+def test_rows_may_be_parts_of_longer_ones(groups):
+    wide, table = torch.randn(30, 57), torch.randint(-1, 30, (4, 5, 5), dtype=torch.int32)
+    weight = torch.randn(20, 20 // groups, 3, 3)
+    for part in (wide[:, 20:40], wide[:, :20], wide[::2].repeat(2, 1)[:, 1:21], wide.t()[:30, :20]):
+        expected = convolve_patches(part.contiguous(), table, weight, groups=groups)
+        assert torch.equal(convolve_patches(part, table, weight, groups=groups), expected)
+
+
+@pytest.mark.parametrize("groups", [1, 20])
+def test_a_patch_does_not_change_the_bits_of_another(groups):
+    x, weight, bias = torch.randn(40, 20), torch.randn(20, 20 // groups, 3, 3), torch.randn(20)
     table = torch.randint(-1, 40, (7, 5, 5), dtype=torch.int32)
-    together = convolve_patches(x, table, weight, bias)
+    together = convolve_patches(x, table, weight, bias, groups=groups)
     for number in range(7):
-        alone = convolve_patches(x, table[number : number + 1], weight, bias)
+        alone = convolve_patches(x, table[number : number + 1], weight, bias, groups=groups)
         assert torch.equal(together[number : number + 1], alone)
 
 
-def test_gradients_are_those_of_the_convolution():
-    maps = torch.randn(1, 3, 6, 6, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("groups", [1, 4])
+def test_gradients_are_those_of_the_convolution(groups):
+    maps = torch.randn(1, 4, 6, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 4 // groups, 3, 3, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(4, dtype=torch.float64, requires_grad=True)
-    wanted = functional.conv2d(maps, weight, bias, padding=1)
+    wanted = functional.conv2d(maps, weight, bias, padding=1, groups=groups)
     rows = maps[0].flatten(1).t()
-    found = convolve_patches(rows, bordered(6, 6, 1), weight, bias).permute(0, 3, 1, 2)
+    found = convolve_patches(rows, bordered(6, 6, 1), weight, bias, groups=groups)
+    found = found.permute(0, 3, 1, 2)
     factors = torch.randn_like(wanted)
     given = [maps, weight, bias]
     expected = torch.autograd.grad((wanted * factors).sum(), given)
     torch.testing.assert_close(torch.autograd.grad((found * factors).sum(), given), expected)
 
 
-def test_no_patches_give_no_pixels():
-    none = torch.zeros(0, 4, 4, dtype=torch.int32)
-    assert convolve_patches(torch.zeros(3, 2), none, torch.zeros(5, 2, 3, 3)).shape == (0, 2, 2, 5)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_no_patches_give_no_pixels(groups):
+    none, weight = torch.zeros(0, 4, 4, dtype=torch.int32), torch.zeros(2, 2 // groups, 3, 3)
+    for rows in (0, 3):
+        found = convolve_patches(torch.zeros(rows, 2), none, weight, groups=groups)
+        assert found.shape == (0, 2, 2, 2)
 
 
 @pytest.mark.parametrize(

@@ -26,27 +26,14 @@ class Around(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def windows_of_tokens(side: int, size: int, device: torch.device) -> Around:
-    """Return the tokens in the window around each token of a cell, (S, S, size, size)."""
-    with torch.inference_mode(False):
-        token = torch.arange(side, device=device)[:, None]
-        place = token + torch.arange(size, device=device) - size // 2
-        return _found(place[:, None, :, None], place[None, :, None, :], side, size // 2)
-
-
-@lru_cache(maxsize=64)
 def cells_with_border(side: int, border: int, device: torch.device) -> Around:
     """Return the tokens of a cell and those around it up to a distance, (S + 2 border, same)."""
     with torch.inference_mode(False):
         place = torch.arange(-border, side + border, device=device)
-        return _found(place[:, None], place[None, :], side, border)
-
-
-def _found(row: Tensor, column: Tensor, side: int, border: int) -> Around:
-    """Return the tokens at rows and columns that are counted from the first token of a cell."""
-    distance = -(-border // side)
-    wide = 2 * distance + 1
-    near = (row.div(side, rounding_mode="floor") + distance) * wide
-    near = near + column.div(side, rounding_mode="floor") + distance
-    inside = row.remainder(side) * side + column.remainder(side)
-    return Around(near.int(), inside.int(), distance)
+        row, column = place[:, None], place[None, :]
+        distance = -(-border // side)
+        wide = 2 * distance + 1
+        near = (row.div(side, rounding_mode="floor") + distance) * wide
+        near = near + column.div(side, rounding_mode="floor") + distance
+        inside = row.remainder(side) * side + column.remainder(side)
+        return Around(near.int(), inside.int(), distance)

@@ -4,7 +4,6 @@ B tiles, M cells of each in memory, N = B M cells, S tokens along a cell's side,
 H W whole map, G cells along a side of it, D inner channels, K paths, L = M S S tokens of a tile.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -14,11 +13,9 @@ from torch.nn import functional
 
 from cvmh.errors import ShapeError
 from cvmh.models.layers import to_channels_first, to_channels_last
-from cvmh.models.pruning.around import Around, cells_with_border, windows_of_tokens
+from cvmh.models.pruning.around import cells_with_border
 from cvmh.models.pruning.grid import Grid, LineOrder, Paths, batch_norm_of
-from cvmh.ops._suited import suits_numba
-from cvmh.ops.convolution import convolve_patches
-from cvmh.ops.depthwise import depthwise_rows
+from cvmh.ops.convolution import convolve_patches, is_convolved_in_place
 from cvmh.ops.traversal import kept_tables, order_table
 
 Alignment = Literal["gap", "none"]
@@ -76,7 +73,7 @@ class CellGrid(Grid):
         self._tables: dict[tuple[str, str, int], Paths] = {}
         self._giver_tables: dict[tuple[str, str, int], Tensor] = {}
         self._line_tables: dict[int, _Lines] = {}
-        self._around_tables: dict[tuple[Callable[..., Around], int, int], Tensor] = {}
+        self._around_tables: dict[tuple[int, int], Tensor] = {}
         self._near_tables: dict[int, Tensor] = {}
 
     @property
@@ -127,44 +124,34 @@ class CellGrid(Grid):
         if conv.kernel_size == (1, 1):
             return conv(x_NCHW)
         x_NSSC = to_channels_last(x_NCHW)
-        if _is_depthwise(conv) and x_NCHW.device.type == "cpu" and not torch.is_grad_enabled():
-            return self._convolve_rows(x_NSSC, conv)
         side, border = x_NSSC.shape[1], conv.padding[0]
         assert isinstance(border, int)
-        # The kernels put no border around a cell, so that it costs them nothing.
-        is_narrow = side + 2 * border <= WIDEST * side
-        is_narrow = is_narrow or (conv.groups == 1 and suits_numba(x_NSSC, conv.weight))
+        is_in_place = is_convolved_in_place(x_NSSC, conv.weight, conv.bias, groups=conv.groups)
+        # Patches are the cells with their borders, which may be many times as large.
+        is_narrow = is_in_place or side + 2 * border <= WIDEST * side
         if not (is_narrow and _is_plain(conv)):
             whole = to_channels_first(self.put(x_NSSC))
             return to_channels_first(self.take(to_channels_last(conv(whole))))
         maps = convolve_patches(
             x_NSSC.reshape(-1, x_NSSC.shape[-1]),
-            self._around(cells_with_border, side, border),
+            self._around(side, border),
             *(conv.weight, conv.bias),
             stride=conv.stride[0],
             groups=conv.groups,
         )
         return to_channels_first(maps)
 
-    def _convolve_rows(self, x_NSSC: Tensor, conv: nn.Conv2d) -> Tensor:
-        side, channels = x_NSSC.shape[1], x_NSSC.shape[-1]
-        size = conv.kernel_size[0]
-        rows = depthwise_rows(
-            x_NSSC.reshape(-1, channels),
-            self._around(windows_of_tokens, side, size).view(-1, size**2),
-            conv.weight.view(channels, -1).t(),
-            conv.bias,
-        )
-        return to_channels_first(rows.view(x_NSSC.shape))
+    def _around(self, side: int, border: int) -> Tensor:
+        """Return the tokens of each cell and its border as rows of all, int32, negative for none.
 
-    def _around(self, pattern: Callable[..., Around], side: int, size: int) -> Tensor:
-        """Return the rows of a pattern of tokens around each cell, int32, negative for none."""
-        if (pattern, side, size) not in self._around_tables:
-            near, inside, distance = pattern(side, size, self._place.device)
+        (N, S + 2 border, S + 2 border).
+        """
+        if (side, border) not in self._around_tables:
+            near, inside, distance = cells_with_border(side, border, self._place.device)
             first_rows = self._near(distance) * side**2
             rows = first_rows.index_select(1, near.flatten()).view(-1, *near.shape)
-            self._around_tables[pattern, side, size] = rows.add_(inside)
-        return self._around_tables[pattern, side, size]
+            self._around_tables[side, border] = rows.add_(inside)
+        return self._around_tables[side, border]
 
     def normalise(self, norm: nn.BatchNorm2d, x_NCHW: Tensor) -> Tensor:
         """Map (N, C, S, S) by a batch norm whose statistics, in training, are of kept tokens."""
@@ -297,13 +284,6 @@ class CellGrid(Grid):
 
     def _by_tile(self, x_NCHW: Tensor) -> Tensor:
         return x_NCHW.unflatten(0, (len(self.active_BGG), self.num_cells))
-
-
-def _is_depthwise(conv: nn.Conv2d) -> bool:
-    side = conv.kernel_size[0]
-    return conv.groups == conv.in_channels == conv.out_channels and (
-        (conv.kernel_size, conv.stride, conv.padding) == ((side, side), (1, 1), (side // 2,) * 2)
-    )
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:
