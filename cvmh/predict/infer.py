@@ -124,7 +124,7 @@ class Engine:
     ) -> None:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1 tile, got {batch}")
-        self._card, self.pruning = bundle.card, pruning
+        self._card, self._plan = bundle.card, plan
         devices = choose_devices(device)
         self._dtype = choose_precision(precision, devices[0])
         self._transforms = transforms(plan) if tta else (IDENTITY,)
@@ -146,14 +146,19 @@ class Engine:
         for worker in self._workers:
             self._idle.put(worker)
         self._lock = threading.Lock()
+        self.spent = Spent()
+        self.prune(pruning)
+
+    def prune(self, pruning: Pruning) -> None:
+        """Leave out other cells from now on."""
+        self.pruning = pruning
         self._maker = PassMaker(
-            plan,
+            self._plan,
             tiles_a_pass=self.tiles_a_pass,
             transforms=self._transforms,
             pruning=pruning,
-            on_cpu=on_cpu,
+            on_cpu=self._workers[0].device.type == "cpu",
         )
-        self.spent = Spent()
 
     def __enter__(self) -> Self:
         self._threads_before = torch.get_num_threads()
@@ -200,7 +205,8 @@ class Engine:
     def measure(self, plan: TilePlan, num_bands: int) -> Trial:
         """Return the memory and the seconds that a pass takes, tried with zeros.
 
-        The first pass loads and compiles what is needed; the second is measured.
+        The first pass loads and compiles what is needed, the second tells the memory, and the third
+        the seconds, since it finds the memory there.
         """
         stripe = plan.stripe(0)
         tile = Tile(
@@ -217,9 +223,10 @@ class Engine:
             memory.release_freed()
             before = memory.resident()
             memory.forget_peak()
-            self.spent = Spent()
             self._score(dense)
             held = max(0, memory.peak_resident() - before)
+            self.spent = Spent()
+            self._score(dense)
             seconds, self.spent = self.seconds, Spent(trial=self.spent.dense_tile)
             factor = self._maker.memory_factor(count_cells(tile.input_size))
             return Trial(before, int(held * factor), seconds)

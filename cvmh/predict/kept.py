@@ -92,14 +92,17 @@ def _seen_small(data_HW: NDArray[np.bool_], plan: TilePlan, stripe: Stripe, colu
 
 @dataclass(frozen=True, kw_only=True)
 class PruningReport:
-    """What was left out of tiles, and what that changed on a sample, if it was chosen by one.
+    """What was left out of tiles, and what that changed on a sample, if one was looked at.
 
-    ``mean_kept_share`` is that of the cells of all tiles that ran, dense ones counted as whole;
-    ``tiles_by_cells`` counts pruned tiles by their kept cells, rounded up to eighths of a tile.
+    ``asked`` is what ``--prune`` said, ``prune`` what was done; they differ where "auto" found no
+    threshold, or a share runs dense. ``mean_kept_share`` is that of the cells of all tiles that
+    ran, dense ones counted as whole; ``tiles_by_cells`` counts pruned tiles by their kept cells,
+    rounded up to eighths of a tile.
     ``estimated_seconds_saved`` compares the seconds of this call's pruned tiles with those of as
     many dense tiles, of which some were measured, and takes off the sample; None where none was.
     """
 
+    asked: str
     prune: str
     sample: Sample | None
     tiles_dense: int
@@ -110,7 +113,12 @@ class PruningReport:
 
 
 def sum_up(
-    facts: Iterable[dict[str, Any]], pruning: Pruning, spent: Spent, num_workers: int
+    facts: Iterable[dict[str, Any]],
+    pruning: Pruning,
+    spent: Spent,
+    *,
+    asked: str | float,
+    num_workers: int,
 ) -> PruningReport:
     """Return the report of a complete prediction.
 
@@ -118,6 +126,7 @@ def sum_up(
         facts: of all stripes, from the journal.
         pruning: what was left out.
         spent: the seconds of the network.
+        asked: what ``--prune`` said.
         num_workers: the passes that ran at a time.
     """
     tiles_run, kept, buckets = 0, 0.0, Counter[int]()
@@ -129,6 +138,7 @@ def sum_up(
             buckets[int(cells)] += tiles
     num_dense = tiles_run - buckets.total()
     return PruningReport(
+        asked=str(asked),
         prune=str(pruning),
         sample=pruning.sample,
         tiles_dense=num_dense,

@@ -81,11 +81,12 @@ class PredictOptions:
             raise ConfigError(
                 f"overlap must be a share from 0 to below 0.9, or auto, got '{self.overlap}'"
             )
-        is_share = not isinstance(self.prune, str) and 0 < self.prune <= 1
-        if self.prune not in PRUNE_MODES and not is_share:
+        is_number = isinstance(self.prune, int | float) and not isinstance(self.prune, bool)
+        is_share = is_number and 0 < float(self.prune) <= 1
+        if not (is_share or self.prune in PRUNE_MODES):
             raise ConfigError(
                 f"prune must be {', '.join(PRUNE_MODES)} or the share of cells to keep, above 0 "
-                f"and at most 1, got '{self.prune}'"
+                f"and at most 1, got {self.prune!r}"
             )
         if self.scores_type not in SCORE_TYPES:
             raise ConfigError(

@@ -145,6 +145,8 @@ class PassMaker:
 
     def _is_late(self, first: Entry, entry: Entry) -> bool:
         """Say whether a tile must no longer wait when another comes."""
+        if first.cells is not None and self._most(first) == 1:
+            return True
         area = entry.tile.window.height * entry.tile.window.width
         most = tiles_to_wait(area, self._tiles_a_pass, is_pruning=self._pruning.without_data)
         is_elsewhere = first.cells is not None and not self._on_cpu

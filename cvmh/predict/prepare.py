@@ -109,18 +109,13 @@ def prepared(
         overlap = _overlap(source, fast, options, pruning, warn)
         plan, planes = source.lay_tiles(overlap), planes_of(options)
         tiles_to_read = sum(int(source.may_hold(stripe).sum()) for stripe in plan.stripes())
-        if options.prune == AUTO:
-            pruning = choose_threshold(
-                source,
-                plan,
-                fast,
-                lambda bundle, pruning: _engine(bundle, plan, options, pruning, is_sample=True),
-                tiles_to_read=tiles_to_read,
-            )
         engine = _engine(fast, plan, options, pruning)
         limit = _memory_limit(options)
         is_large = raster.height * raster.width >= SMALL_SCENE or options.max_memory is not None
-        network = _try(engine, source, plan, limit, is_measured=is_large or is_trial)
+        # Where the network chooses cells no tile may run dense, to compare with.
+        is_choosing = options.prune == AUTO or pruning.keep is not None
+        is_measured = is_large or is_trial or is_choosing
+        network = _try(engine, source, plan, limit, is_measured=is_measured)
         spans, needed = split_scene(
             raster,
             source.bands,
@@ -130,6 +125,15 @@ def prepared(
             planes=planes,
             limit=limit,
         )
+        if options.prune == AUTO:
+
+            def make_engine(bundle: Bundle, pruning: Pruning) -> Engine:
+                made = _engine(bundle, plan, options, pruning, is_sample=True)
+                made.limit_workers(engine.num_workers)
+                return made
+
+            pruning = choose_threshold(source, plan, fast, make_engine, tiles_to_read=tiles_to_read)
+            engine.prune(pruning)
         data = estimate_data(raster, source.bands, source.validity) if is_trial else None
         share = None if data is None else float(data.mean())
         kept = None if data is None else estimate_kept(source, plan, data, pruning)

@@ -7,7 +7,7 @@ from torch import nn
 
 from cvmh.errors import BundleError
 from cvmh.models.bundle import Bundle
-from cvmh.models.pruning import can_prune
+from cvmh.models.pruning.ability import obstacle
 from cvmh.models.pruning.scores import Keep, Threshold
 
 logger = logging.getLogger("cvmh")
@@ -19,11 +19,11 @@ CHOSEN_DENSE_ABOVE = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What a threshold changes on a sample of the scene.
+    """What a threshold changes on a sample of the scene; with too much change it is not taken.
 
     ``changed_share`` is that of the pixels with data whose class is another than that of the dense
     network, ``kept_share`` that of the cells that are computed, ``data_share`` that of those that
-    would be if only cells without data were left out. ``seconds`` is what it took to find out.
+    would be if only cells without data were left out. ``seconds`` is what the whole search took.
     """
 
     tiles: int
@@ -31,13 +31,19 @@ class Sample:
     data_share: float
     changed_share: float
     allowed_share: float
-    seconds: float
+    seconds: float = 0.0
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether little enough changes."""
+        return self.changed_share <= self.allowed_share
 
     def __str__(self) -> str:
         """Say what changes."""
+        limit = "" if self.is_allowed else f", where {self.allowed_share:.0%} may"
         return (
             f"{self.changed_share:.2%} of the pixels of a sample of {self.tiles} tiles change "
-            "against the dense network"
+            f"against the dense network{limit}"
         )
 
 
@@ -45,7 +51,7 @@ class Sample:
 class Pruning:
     """What is left out of a tile: cells without data, and of the others what is not kept.
 
-    A threshold comes with the sample that it was found on.
+    With "auto" it comes with the sample on which a threshold was looked for.
     """
 
     without_data: bool = False
@@ -81,19 +87,19 @@ def choose_pruning(bundle: Bundle, prune: str | float) -> Pruning:
     """
     if prune == "off":
         return OFF
-    is_able = can_prune(bundle.network)
+    reason = obstacle(bundle.network)
     if prune == "nodata":
-        return Pruning(without_data=is_able)
-    if not is_able:
+        return Pruning(without_data=reason is None)
+    if reason is not None:
         raise BundleError(
-            f"network '{bundle.card.model}' cannot prune tokens, but --prune {prune} was asked "
-            "for; use --prune off"
+            f"network '{bundle.card.model}' cannot prune tokens, since {reason}, but "
+            f"--prune {prune} was asked for; use --prune off"
         )
     if not is_trained_to_prune(bundle.network):
         raise BundleError(
             f"the bundle must be trained to prune for --prune {prune}, but its network "
             f"'{bundle.card.model}' has no settings 'pruning'; fine-tune it with cvmh train "
-            "--init BUNDLE --set pruning.keep=[0.4,1.0], or use --prune nodata"
+            "--init BUNDLE --set pruning={} on its data set, or use --prune nodata"
         )
     if prune == "auto":
         return Pruning(without_data=True)

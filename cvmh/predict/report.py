@@ -141,7 +141,13 @@ def _pruning(job: Job, entries: list[dict[str, Any]]) -> PruningReport | None:
     engine = job.engine
     if engine.pruning == OFF:
         return None
-    return sum_up(entries, engine.pruning, engine.spent, engine.num_workers)
+    return sum_up(
+        entries,
+        engine.pruning,
+        engine.spent,
+        asked=job.options.prune,
+        num_workers=engine.num_workers,
+    )
 
 
 def _has_areas(job: Job, class_areas: NDArray[np.float64]) -> bool:

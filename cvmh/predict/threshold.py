@@ -46,10 +46,11 @@ Ids = dict[Window, NDArray[np.uint8]]
 def choose_threshold(
     source: Source, plan: TilePlan, bundle: Bundle, make_engine: MakeEngine, *, tiles_to_read: int
 ) -> Pruning:
-    """Return the highest threshold of some that changes no more than is allowed on a sample.
+    """Return a high threshold, of some, that changes no more than is allowed on a sample.
 
+    It is found by halving, as if a larger share of the cells never changed more than a smaller one.
     Where none does, and where the scene is too small for a sample, only cells without data are
-    left out.
+    left out; what was found on the sample is told all the same.
 
     Args:
         source: the open scene.
@@ -83,36 +84,35 @@ def choose_threshold(
             data_share=data_share,
             changed_share=_changed(tiles, dense, ids),
             allowed_share=ALLOWED,
-            seconds=time.perf_counter() - started,
         )
         return replace(pruning, sample=sample)
 
-    best = _first_allowed(trial)
-    if best is None:
-        logger.info(
-            "prune: nodata, since with %.0f%% of the cells more than %g%% of the pixels of a "
-            "sample of %d tiles change",
-            *(100 * CANDIDATES[-1], 100 * ALLOWED, len(tiles)),
-        )
-        return Pruning(without_data=True)
-    sample = best.sample
-    assert sample is not None
-    logger.info("prune: %s, %.0f%% of all cells; %s", best, 100 * sample.kept_share, sample)
-    return best
+    chosen = _first_allowed(trial)
+    assert chosen.sample is not None
+    sample = replace(chosen.sample, seconds=time.perf_counter() - started)
+    if sample.is_allowed:
+        best = replace(chosen, sample=sample)
+        logger.info("prune: %s, %.0f%% of all cells; %s", best, 100 * sample.kept_share, sample)
+        return best
+    logger.info("prune: nodata, since with %.0f%% of all cells %s", 100 * sample.kept_share, sample)
+    return Pruning(without_data=True, sample=sample)
 
 
-def _first_allowed(trial: Callable[[float], Pruning]) -> Pruning | None:
-    """Return the trial of the smallest share that changes little enough, found by halving."""
+def _first_allowed(trial: Callable[[float], Pruning]) -> Pruning:
+    """Return the trial of the smallest share that changes little enough, found by halving.
+
+    If none does it is the last that was tried, of the largest share.
+    """
     best, low, high = None, 0, len(CANDIDATES)
     while low < high:
         middle = (low + high) // 2
         tried = trial(CANDIDATES[middle])
         assert tried.sample is not None
-        if tried.sample.changed_share <= ALLOWED:
+        if tried.sample.is_allowed:
             best, high = tried, middle
         else:
             low = middle + 1
-    return best
+    return best or tried
 
 
 class _Listener(nn.Module):

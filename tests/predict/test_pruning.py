@@ -432,6 +432,25 @@ def test_dense_tiles_fill_passes_over_those_without_data_and_pruned_ones(pruning
         assert len(passes) < len(tiles) * 0.7
 
 
+def test_a_tile_of_which_the_network_chooses_cells_does_not_wait_for_others_on_the_cpu():
+    side, count = 256, 30
+    plan = plan_tiles(side, side * count, tile=side, overlap=0)
+    tiles = holed_tiles(count, side, plan)
+    pruning = Pruning(without_data=True, keep=0.5)
+    maker = PassMaker(plan, tiles_a_pass=1, transforms=(IDENTITY,), pruning=pruning, on_cpu=True)
+    came = 0
+
+    def arriving():
+        nonlocal came
+        for tile in tiles:
+            came += 1
+            yield tile
+
+    for made in maker.passes(arriving()):
+        (entry,) = made.entries
+        assert came - entry.number <= 2
+
+
 def test_on_a_gpu_tiles_of_a_bucket_share_passes_of_one_shape():
     side, count = 256, 40
     plan = plan_tiles(side, side * count, tile=side, overlap=0)
@@ -462,7 +481,9 @@ def test_kept_cells_are_rounded_up_to_eighths_of_a_tile():
     assert [Cells((), n, 100).bucket for n in (1, 14, 92, 100)] == [13, 26, 100, 100]
 
 
-@pytest.mark.parametrize("value", ["some", "0.5", 0, -0.1, 1.5, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "value", ["some", "0.5", 0, -0.1, 1.5, float("nan"), float("inf"), None, True, [0.5]]
+)
 def test_a_share_outside_0_to_1_and_unknown_modes_are_refused(make_bundle, tmp_path, value):
     with pytest.raises(ConfigError, match=r"prune must be off, nodata.* share of cells") as e:
         predict_raster(tmp_path / "no.tif", tmp_path / "m.tif", make_bundle(), prune=value)
@@ -480,7 +501,7 @@ def test_a_share_is_refused_where_the_network_cannot_or_was_not_trained_to(
         return str(caught.value)
 
     assert "'stub' cannot prune tokens" in refusal(None)
-    assert "cannot prune tokens" in refusal(make_network(dct_size="fixed"))
+    assert 'since its setting dct_size is "fixed"' in refusal(make_network(dct_size="fixed"))
     assert "must be trained to prune" in refusal(make_network())
 
 

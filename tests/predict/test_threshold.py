@@ -10,8 +10,9 @@ import torch
 
 from cvmh import create_model
 from cvmh.classes import ISPRS
-from cvmh.errors import BundleError, OutputError
+from cvmh.errors import BundleError, ConfigError, OutputError
 from cvmh.predict import plan_prediction, predict_raster, threshold
+from cvmh.predict.infer import Engine
 from cvmh.predict.pruning import CHOSEN_DENSE_ABOVE
 
 UTM = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5.4e6)}
@@ -85,7 +86,13 @@ def test_where_no_share_changes_little_enough_only_cells_without_data_are_left_o
     one, other = tmp_path / "auto.tif", tmp_path / "nodata.tif"
     report = predict_raster(scene, one, bundle, prune="auto", **OPTIONS)
     predict_raster(scene, other, bundle, prune="nodata", **OPTIONS)
-    assert report.pruning.prune == "nodata" and report.pruning.sample is None
+    sample = report.pruning.sample
+    assert (report.pruning.asked, report.pruning.prune) == ("auto", "nodata")
+    # The last that was tried: of the most cells.
+    assert abs(sample.kept_share - threshold.CANDIDATES[-1]) < 0.15 and not sample.is_allowed
+    assert sample.changed_share > sample.allowed_share
+    # What the search took is told as lost.
+    assert sample.seconds > 0 and report.pruning.estimated_seconds_saved is not None
     assert one.read_bytes() == other.read_bytes()
     assert "prune: nodata, since with" in caplog.text
 
@@ -119,6 +126,57 @@ def test_the_smallest_share_is_taken_that_changes_little_enough(
         wanted = 0.7
     assert report.pruning.sample.changed_share == changes[wanted] <= allowed
     assert report.pruning.sample.allowed_share == allowed
+
+
+def test_the_seconds_of_a_sample_are_those_of_all_that_was_tried(
+    bundle, scene, tmp_path, small_scenes_pay, monkeypatch
+):
+    now = [0.0]
+    monkeypatch.setattr(threshold.time, "perf_counter", lambda: now[0])
+    tried, predicted = [], threshold._predicted
+
+    def slow(engine, tiles):
+        now[0] += 1
+        found = predicted(engine, tiles)
+        # The second smallest share of three is the first that is tried, and the only good one.
+        tried.append(engine.pruning.keep)
+        bad = {window: ids + 1 for window, ids in found[0].items()}
+        return (bad, found[1]) if len(tried) > 2 else found
+
+    monkeypatch.setattr(threshold, "CANDIDATES", (0.3, 0.5, 0.7))
+    monkeypatch.setattr(threshold, "ALLOWED", 0.99)
+    monkeypatch.setattr(threshold, "_predicted", slow)
+    report = predict_raster(scene, tmp_path / "m.tif", bundle, prune="auto", **OPTIONS)
+    assert report.pruning.prune == f"auto, from score {tried[1].score:g}"
+    assert len(tried) == 3 and report.pruning.sample.seconds == 3
+
+
+def test_a_sample_runs_no_more_passes_at_a_time_than_memory_bears(
+    bundle, scene, tmp_path, small_scenes_pay, monkeypatch
+):
+    engines, predicted = [], threshold._predicted
+    monkeypatch.setattr(threshold, "_predicted", lambda e, t: engines.append(e) or predicted(e, t))
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        limit = Engine.limit_workers
+        monkeypatch.setattr(Engine, "limit_workers", lambda self, most: limit(self, min(most, 2)))
+        predict_raster(
+            scene, tmp_path / "m.tif", bundle, prune="auto", max_memory=8 << 30, **OPTIONS
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert len(engines) > 1 and all(engine.num_workers == 2 for engine in engines)
+
+
+def test_too_little_memory_is_refused_before_a_sample_is_looked_at(
+    bundle, scene, tmp_path, small_scenes_pay, monkeypatch
+):
+    monkeypatch.setattr(threshold, "_predicted", None)
+    with pytest.raises(ConfigError, match="of memory at least"):
+        predict_raster(
+            scene, tmp_path / "m.tif", bundle, prune="auto", max_memory=1 << 20, **OPTIONS
+        )
 
 
 def test_a_sample_takes_no_longer_than_its_own_tiles(

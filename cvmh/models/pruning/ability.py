@@ -6,10 +6,17 @@ from torch import nn
 
 
 def can_prune(network: nn.Module) -> bool:
-    """Return whether a network computes only what a grid keeps.
+    """Return whether a network computes only what a grid keeps."""
+    return obstacle(network) is None
+
+
+def obstacle(network: nn.Module) -> str | None:
+    """Return why a network cannot leave cells out, None if it can.
 
     Its ``forward`` must take a grid. Maps that are resized to a fixed size, as CVMH-UNet's are with
     ``dct_size="fixed"``, have no cells.
     """
-    has_cells = getattr(getattr(network, "settings", None), "dct_size", None) != "fixed"
-    return has_cells and "grid" in signature(type(network).forward).parameters
+    if "grid" not in signature(type(network).forward).parameters:
+        return "networks of its kind compute whole tiles"
+    is_fixed = getattr(getattr(network, "settings", None), "dct_size", None) == "fixed"
+    return 'its setting dct_size is "fixed"' if is_fixed else None
