@@ -37,7 +37,8 @@ SHARE_OF_RATE = 0.1
     "--init",
     type=PATH,
     metavar="BUNDLE",
-    help="Start from the weights of a bundle; its bands and classes may be others.",
+    help="Start from the weights of a bundle, and with its network unless --model names it; its "
+    "bands and classes may be others.",
 )
 @click.option(
     "--offline",
@@ -119,6 +120,7 @@ def command(
         options,
         *map(parse_assignment, assignments),
     )
+    written = _as_its_bundle(written)
     config = _recommended(validate(RunConfig, written, source=str(config_file or "settings")))
     if out is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -197,6 +199,20 @@ def _train(config: "RunConfig", out: Path, *, resume: bool, offline: bool) -> No
         )
     if is_first:
         click.echo(result.bundle)
+
+
+def _as_its_bundle(written: dict[str, Any]) -> dict[str, Any]:
+    """Take the network of the bundle that a run starts from, where none is named."""
+    from cvmh.config import merge
+    from cvmh.models.bundle import read_card
+
+    model = written.get("model")
+    if not isinstance(model, dict) or not model.get("init") or "name" in model:
+        return written
+    card = read_card(model["init"])
+    # Whether it learns to leave out cells is up to the run.
+    settings = {key: value for key, value in card.settings.items() if key != "pruning"}
+    return merge({"model": {"name": card.model, "settings": settings}}, written)
 
 
 def _recommended(config: "RunConfig") -> "RunConfig":

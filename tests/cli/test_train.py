@@ -6,6 +6,7 @@ import pytest
 
 from cvmh.config import ModelSettings, RunConfig
 from cvmh.errors import ConfigError
+from cvmh.models.bundle import read_card
 from cvmh.models.zoo import PRESETS
 
 SHORT = (
@@ -78,11 +79,36 @@ def test_a_network_brings_its_learning_rate_unless_one_is_given(cvmh, easy_data,
     cvmh(*given)
     cvmh(*given, "--set", "train.learning_rate=0.5")
     # A network that has learned already, and that learns to leave out cells, takes a tenth.
-    cvmh(*given, "--init", "dense.safetensors", "--set", "pruning={}")
+    chosen = name or ModelSettings().name
+    cvmh(*given, "--model", chosen, "--init", "dense.safetensors", "--set", "pruning={}")
     cvmh(*given, "--set", "pruning={}")
-    wanted = PRESETS[name or ModelSettings().name].learning_rate
+    wanted = PRESETS[chosen].learning_rate
     rates = [config.train.learning_rate for config in seen]
     assert rates == [wanted, 0.5, pytest.approx(wanted / 10), wanted]
+
+
+def test_a_run_that_starts_from_a_bundle_has_its_network_unless_it_names_one(
+    cvmh, easy_data, tiny_bundle, monkeypatch
+):
+    seen = []
+
+    def remember(config, out, **options):
+        seen.append(config.model)
+        raise ConfigError("seen")
+
+    monkeypatch.setattr("cvmh.train.train", remember)
+    card = read_card(tiny_bundle)
+    assert card.settings
+    given = ["train", "--dataset", "folder", "--data", easy_data, "--init", tiny_bundle]
+    cvmh(*given)
+    cvmh(*given, "--set", "pruning={}", "--set", "model.settings.drop_path=0.5")
+    cvmh(*given, "--model", "cvmh_unet_small")
+    assert [model.name for model in seen] == [card.model, card.model, "cvmh_unet_small"]
+    assert seen[0].settings == card.settings
+    assert seen[1].settings == {**card.settings, "drop_path": 0.5}
+    assert seen[2].settings == {}
+    outcome = cvmh(*given[:-1], "missing.safetensors")
+    assert outcome.code == 1 and "missing.safetensors" in outcome.stderr and len(seen) == 3
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
