@@ -36,6 +36,18 @@ class Stopped(Exception):
     """Whatever ends a process."""
 
 
+class Counted:
+    """Tiles that come one after the other, and how many have."""
+
+    def __init__(self, tiles):
+        self.tiles, self.came = tiles, 0
+
+    def __iter__(self):
+        for tile in self.tiles:
+            self.came += 1
+            yield tile
+
+
 class Witness(CVMHUNet):
     """Remembers every image and grid that it, or a copy of it, is shown."""
 
@@ -406,17 +418,11 @@ def test_dense_tiles_fill_passes_over_those_without_data_and_pruned_ones(pruning
         tile.is_valid_HW[:] = True
     maker = PassMaker(plan, tiles_a_pass=2, transforms=(IDENTITY,), pruning=pruning, on_cpu=True)
     most = tiles_to_wait(side * side, 2, is_pruning=pruning == NODATA)
-    came, found, passes = 0, [], []
+    arriving, found, passes = Counted(tiles), [], []
 
-    def arriving():
-        nonlocal came
-        for tile in tiles:
-            came += 1
-            yield tile
-
-    for made in maker.passes(arriving()):
+    for made in maker.passes(arriving):
         first = min(entry.number for entry in made.entries)
-        assert came - 1 - first <= most
+        assert arriving.came - 1 - first <= most
         found += [entry.number for entry in made.entries]
         if made.is_dense:
             passes.append(made)
@@ -438,17 +444,11 @@ def test_a_tile_of_which_the_network_chooses_cells_does_not_wait_for_others_on_t
     tiles = holed_tiles(count, side, plan)
     pruning = Pruning(without_data=True, keep=0.5)
     maker = PassMaker(plan, tiles_a_pass=1, transforms=(IDENTITY,), pruning=pruning, on_cpu=True)
-    came = 0
+    arriving = Counted(tiles)
 
-    def arriving():
-        nonlocal came
-        for tile in tiles:
-            came += 1
-            yield tile
-
-    for made in maker.passes(arriving()):
+    for made in maker.passes(arriving):
         (entry,) = made.entries
-        assert came - entry.number <= 2
+        assert arriving.came - entry.number <= 2
 
 
 def test_on_a_gpu_tiles_of_a_bucket_share_passes_of_one_shape():
@@ -456,17 +456,11 @@ def test_on_a_gpu_tiles_of_a_bucket_share_passes_of_one_shape():
     plan = plan_tiles(side, side * count, tile=side, overlap=0)
     tiles = holed_tiles(count, side, plan)
     maker = PassMaker(plan, tiles_a_pass=4, transforms=(IDENTITY,), pruning=NODATA, on_cpu=False)
-    came, numbers, shapes = 0, [], set()
+    arriving, numbers, shapes = Counted(tiles), [], set()
 
-    def arriving():
-        nonlocal came
-        for tile in tiles:
-            came += 1
-            yield tile
-
-    for made in maker.passes(arriving()):
+    for made in maker.passes(arriving):
         assert len(made.places) == 4
-        assert came - min(entry.number for entry in made.entries) <= PASSES_TO_WAIT * 4 + 4
+        assert arriving.came - min(entry.number for entry in made.entries) <= PASSES_TO_WAIT * 4 + 4
         numbers += [entry.number for entry in made.entries]
         if made.num_cells is not None:
             shapes.add(made.num_cells)
