@@ -258,6 +258,12 @@ class PruningSettings(Settings):
     # computes all of them, or at the entry, of the tokens that this block would get.
     at: Literal["block", "entry"] = "block"
 
+    @field_validator("reinsert", mode="before")
+    @classmethod
+    def _as_word(cls, value: Any) -> Any:
+        """Take None for "null": YAML and the command line read the bare word as nothing."""
+        return "null" if value is None else value
+
     @model_validator(mode="after")
     def _refuse_scores_of_scans_at_the_entry(self) -> "PruningSettings":
         if self.at == "entry" and self.score == "clipped_output":

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cvmh.config import PruningRunSettings, RunConfig, validate
+from cvmh.config import PruningRunSettings, RunConfig, parse_assignment, validate
 from cvmh.errors import ConfigError
 from cvmh.models.bundle import load_bundle
 from cvmh.models.pruning import WHOLE, MaskedGrid
@@ -179,3 +179,13 @@ def test_a_run_that_cannot_leave_out_cells_is_refused(
 def test_a_wrong_setting_is_told_in_one_sentence(content, message):
     with pytest.raises(ConfigError, match=message):
         validate(RunConfig, content, source="test")
+
+
+def test_null_tokens_are_chosen_by_the_bare_word(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("pruning: {reinsert: null}\n")
+    assigned = validate(RunConfig, parse_assignment("pruning.reinsert=null"), source="test")
+    read = RunConfig.read(path)
+    path.write_text(read.to_yaml())
+    for config in (assigned, read, RunConfig.read(path)):
+        assert config.pruning is not None and config.pruning.reinsert == "null"
