@@ -75,6 +75,9 @@ class Pruner(nn.Module):
     def forget(self, x_NHWC: Tensor, level: int, inner: Grid, outer: Grid) -> Tensor:
         """Return tokens on the outer grid, with a level's null token for those left out."""
         token = self.null[level].to(x_NHWC.dtype).expand_as(x_NHWC)
+        if inner is outer:
+            # It stands nowhere, but processes that train together wait for its gradient.
+            return x_NHWC.where(torch.ones((), dtype=torch.bool, device=x_NHWC.device), token)
         return inner.put(inner.take(x_NHWC, outer), token, outer)
 
 
@@ -125,7 +128,7 @@ class ChoosingCourse:
     ) -> tuple[Tensor, list[Tensor], Finer]:
         """Return what the decoder gets for what the encoder gave."""
         inner, outer = self.inner, self.outer
-        if self.pruner is None or inner is outer:
+        if self.pruner is None or (inner is outer and not self.is_training):
             return x_NHWC, skips, finer
         if self.pruner.settings.reinsert == "null":
             skips = [self.pruner.forget(y, level, inner, outer) for level, y in enumerate(skips)]

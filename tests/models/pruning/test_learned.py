@@ -272,6 +272,28 @@ def test_all_cells_are_the_dense_network_bit_by_bit(score, reinsert, at):
     assert len(trace.answers) == len(made.pruner.heads)
 
 
+@pytest.mark.parametrize("keep", [0.4, 0.95, 1.0])
+@pytest.mark.parametrize(("score", "reinsert", "at"), COMBINATIONS)
+def test_every_parameter_takes_part_in_each_step_of_training(score, reinsert, at, keep):
+    made = network(score, reinsert, at).train()
+    for grid in (WHOLE, MaskedGrid(MASKS["random"])):
+        trace = Trace(answers=[])
+        logits = made(draw(2, 3, 96, 96), grid, keep, trace)
+        total = sum(out.square().sum() for out in (logits, *trace.answers))
+        gradients = torch.autograd.grad(total, list(made.parameters()), allow_unused=True)
+        assert all(gradient is not None for gradient in gradients)
+
+
+def test_null_tokens_that_stand_nowhere_change_nothing():
+    made, image = network(reinsert="null").train(), draw(2, 3, 96, 96)
+    logits = made(image, keep=1.0, trace=Trace())
+    for token in made.pruner.null:
+        nn.init.constant_(token, torch.nan)
+    assert torch.equal(made(image, keep=1.0, trace=Trace()), logits)
+    total = made(image, keep=1.0, trace=Trace()).sum()
+    assert not any(g.any() for g in torch.autograd.grad(total, list(made.pruner.null)))
+
+
 def test_the_new_parts_leave_the_random_start_of_the_others_as_it_was():
     torch.manual_seed(0)
     dense = create_model("cvmh_unet", **TINY)
