@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from cvmh.models.layers import (
     PointwiseConv,
-    StochasticDepth,
     to_channels_first,
     to_channels_last,
 )
 from cvmh.models.mixer_block import Layer, MixerBlock
 from cvmh.models.pruning.grid import WHOLE, Grid
 from cvmh.models.pruning.scores import Meter
+from cvmh.models.stochastic_depth import StochasticDepth
 
 
 class ChannelAttention(nn.Module):
@@ -104,8 +104,9 @@ class CVSSBlock(nn.Module):
         nearby = self.spatial_attention(grid.run(self.local, x_BCHW), grid)
         fused = grid.convolve(self.fuse_depthwise, everywhere + nearby)
         fused = self.project(self.fuse_norm(to_channels_last(self.fuse_pointwise(fused))))
-        x_BHWC = x_BHWC + self.drop(fused)
-        return x_BHWC + self.drop(to_channels_last(self.ffn(to_channels_first(x_BHWC), grid)))
+        x_BHWC = x_BHWC + self.drop(fused, grid)
+        added = to_channels_last(self.ffn(to_channels_first(x_BHWC), grid))
+        return x_BHWC + self.drop(added, grid)
 
     def steps(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
         """Return the mean step that the scans take at each token, (B, H, W), without scanning."""

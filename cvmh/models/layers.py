@@ -80,27 +80,3 @@ class WideNorm(nn.LayerNorm):
         """Map (B, H, W, D) to (B, H, W, D)."""
         weight, bias = self.weight.to(x_BHWD.dtype), self.bias.to(x_BHWD.dtype)
         return functional.layer_norm(x_BHWD, self.normalized_shape, weight, bias, self.eps)
-
-
-class StochasticDepth(nn.Module):
-    """Leaves out a residual branch of some images in training (Huang et al. 2016, eq. 2-5).
-
-    The branches that stay are scaled up, so that nothing changes on average. torchvision has the
-    same, but loading it takes two seconds and 200 MB.
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, branch_B: Tensor) -> Tensor:
-        """Return the branch (B, ...), zero for a share ``rate`` of the images."""
-        if not self.training or self.rate == 0:
-            return branch_B
-        shape = len(branch_B), *[1] * (branch_B.ndim - 1)
-        is_kept = branch_B.new_empty(shape).bernoulli_(1 - self.rate)
-        return branch_B * (is_kept / (1 - self.rate) if self.rate < 1 else is_kept)
-
-    def extra_repr(self) -> str:
-        """Return what ``print`` shows."""
-        return f"rate={self.rate}"

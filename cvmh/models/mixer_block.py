@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from cvmh.models.layers import StochasticDepth, to_channels_first, to_channels_last
+from cvmh.models.layers import to_channels_first, to_channels_last
 from cvmh.models.pruning.grid import WHOLE, Grid
 from cvmh.models.pruning.scores import Meter
 from cvmh.models.ss2d import SS2D
+from cvmh.models.stochastic_depth import StochasticDepth
 
 Layer = Callable[[int], nn.Module]
 
@@ -61,11 +62,11 @@ class MixerBlock(nn.Module):
         where = () if grid is WHOLE else (grid,)
         x_BHWC = _placed(x_BHWC, self.mixer_position, grid)
         shown = where if meter is None else (grid, meter)
-        x_BHWC = x_BHWC + self.drop(self.mixer(self.norm(x_BHWC), *shown))
+        x_BHWC = x_BHWC + self.drop(self.mixer(self.norm(x_BHWC), *shown), *where)
         if self.ffn is None or self.ffn_norm is None:
             return x_BHWC
         x_BHWC = _placed(x_BHWC, self.ffn_position, grid)
-        return x_BHWC + self.drop(self.ffn(self.ffn_norm(x_BHWC), *where))
+        return x_BHWC + self.drop(self.ffn(self.ffn_norm(x_BHWC), *where), *where)
 
     def steps(self, x_BHWC: Tensor, grid: Grid = WHOLE) -> Tensor:
         """Return the mean step that the mixer's scans take at each token, (B, H, W)."""

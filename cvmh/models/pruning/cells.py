@@ -168,6 +168,10 @@ class CellGrid(Grid):
         tokens = self.active_BGG.flatten(1).sum(1) * x_NCHW.shape[-1] ** 2
         return sums / tokens.clamp(min=1)[:, None]
 
+    def num_tiles(self, x_NHWC: Tensor) -> int:
+        """Return how many tiles the cells are of: B."""
+        return len(self.active_BGG)
+
     def spread(self, vectors_BC: Tensor) -> Tensor:
         """Return the vector of its tile beside each cell: (N, C, 1, 1), or one for all."""
         if len(vectors_BC) > 1:

@@ -73,6 +73,10 @@ class Grid:
         """Return the mean over the kept tokens of each tile: (B, C)."""
         return functional.adaptive_avg_pool2d(x_NCHW, 1).flatten(1)
 
+    def num_tiles(self, x_NHWC: Tensor) -> int:
+        """Return how many tiles maps (N, H, W, C) are of: B."""
+        return len(x_NHWC)
+
     def spread(self, vectors_BC: Tensor) -> Tensor:
         """Return a vector of each tile beside the maps that are its: (N, C, 1, 1)."""
         return vectors_BC[:, :, None, None]
