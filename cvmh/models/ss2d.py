@@ -21,6 +21,8 @@ from cvmh.ops.traversal import inverse_table, order_table, step_directions
 NUM_DIRECTIONS = 5
 # Delta starts log-uniform between these, never below the floor (as in VMamba).
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
+# Exponents of factors add up to so much at most: float32 ends at e^88.7.
+MOST_EXPONENT = 80.0
 
 
 class SS2D(nn.Module):
@@ -182,17 +184,23 @@ class SS2D(nn.Module):
         )
         return y_BLD.view(x_BHWD.shape)
 
+    @torch.no_grad()
     def _mean_step(self, x_BHWD: Tensor) -> Tensor:
-        """Return the mean of dt over paths and channels at each pixel: (B, H, W)."""
+        """Return the mean of dt over paths and channels at each pixel, (B, H, W), as a score."""
         rows_KRD = self.x_proj_weight[:, : self.dt_rank]
         lows = functional.linear(x_BHWD, rows_KRD.flatten(0, 1)).chunk(len(rows_KRD), -1)
         bias = 2 * self.dt_bias if self.double_dt_bias else self.dt_bias
-        # softplus(a) + softplus(b) = log((1 + exp(a)) (1 + exp(b))), and logarithms are slow.
+        # softplus(a) + softplus(b) = log((1 + exp(a)) (1 + exp(b))), and logarithms are slow. What
+        # a factor would overflow with is added behind: there softplus is the line.
+        highest = MOST_EXPONENT / len(rows_KRD)
         product = torch.ones((), device=x_BHWD.device)
+        beyond = torch.zeros_like(product)
         for low, weight_RD, bias_D in zip(lows, self.dt_weight, bias, strict=True):
-            steps = functional.linear(low, weight_RD.T, bias_D)
-            product = product * self._wide(steps).exp().add(1)
-        return product.log().mean(-1) / len(rows_KRD)
+            steps = self._wide(functional.linear(low, weight_RD.T, bias_D))
+            low_steps = steps.clamp(max=highest)
+            beyond = steps.sub_(low_steps).add_(beyond)
+            product = low_steps.exp_().add_(1).mul_(product)
+        return product.log_().add_(beyond).mean(-1) / len(rows_KRD)
 
     def _direction_terms(self, grid: Grid, x_BHWD: Tensor) -> Tensor:
         """Return what B gets at each pixel of the whole map, (K, L, N)."""

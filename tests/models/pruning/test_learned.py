@@ -422,6 +422,19 @@ def test_the_mean_step_is_that_of_all_paths_and_channels(settings):
     assert not meter.tokens_NHW.requires_grad
 
 
+@pytest.mark.parametrize("bias", [-30.0, 0.0, 18.0, 22.0, 30.0, 1e4])
+def test_the_mean_step_is_finite_whatever_the_steps(bias):
+    mixer = SS2D(6, d_state=2, dt_rank=2, expand=1.0)
+    nn.init.constant_(mixer.dt_bias, bias)
+    x = draw(2, 3, 4, 6)
+    found = mixer.steps(x.float())
+    signal = mixer.double()._convolve(mixer.in_proj(x)[..., :6], WHOLE)
+    low = torch.einsum("bhwd,krd->bhwkr", signal, mixer.x_proj_weight[:, :2])
+    steps = torch.einsum("bhwkr,krd->bhwkd", low, mixer.dt_weight) + mixer.dt_bias
+    wanted = functional.softplus(steps).mean((-1, -2))
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_maps_are_enlarged_cell_by_cell():
     tokens = draw(1, 8, 16, 5)
     large = enlarged(tokens, 8)
