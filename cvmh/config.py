@@ -414,12 +414,15 @@ def validate(model: type[Model], content: Mapping[str, Any], *, source: str) -> 
         if first["type"] == "extra_forbidden":
             hint = f"; it is now '{MOVED[key]}'" if key in MOVED else _nearest(model, path)
             raise ConfigError(f"{source}: unknown key '{key}'{hint}") from error
-        came = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        said = first["msg"].lower().removeprefix("value error, ")
         group = _group_at(model, path)
+        # What does not go together in a group is said by its keys, not by all that it holds.
+        is_whole = first["type"] == "value_error" and group is not None
+        came = "" if is_whole or first["type"] == "missing" else f", got {first['input']!r}"
+        said = first["msg"].lower().removeprefix("value error, ")
         if first["type"] == "model_type" and group is not None:
             said = f"must be keys with values; its keys are {', '.join(group.model_fields)}"
-        raise ConfigError(f"{source}: '{key}': {said}{came}") from error
+        where = f"{source}: '{key}'" if path else source
+        raise ConfigError(f"{where}: {said}{came}") from error
 
 
 def _group_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from cvmh.config import RunConfig, merge, parse_assignment, read_yaml, validate
 from cvmh.errors import ConfigError
+from cvmh.models.cvmh_unet import FIXED_NEEDS_ALL, CVMHUNetSettings
 
 
 def message_of(action):
@@ -69,6 +70,30 @@ def test_a_value_in_the_place_of_a_group_is_refused_with_the_keys_of_the_group()
         "test: 'train.loss': must be keys with values; its keys are cross_entropy, dice, focal, "
         "lovasz, ohem, boundary, got 'dice'"
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "content", "message"),
+    [
+        (
+            RunConfig,
+            {"train": {"distill": {"temperature": 2}}},
+            "test: 'train.distill': temperature is of kind 'soft'; set kind to soft, or leave it "
+            "out",
+        ),
+        (
+            CVMHUNetSettings,
+            {"dct_size": "fixed", "pruning": {}},
+            f"test: pruning is not possible: {FIXED_NEEDS_ALL}",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_said_without_all_that_the_group_holds(
+    model, content, message
+):
+    with pytest.raises(ConfigError) as caught:
+        validate(model, content, source="test")
+    assert str(caught.value) == message
 
 
 def test_settings_cannot_be_changed_after_they_were_checked():
