@@ -24,6 +24,7 @@ from cvmh.errors import ConfigError
 Positive = Field(gt=0)
 # How class weights can be had from the pixels of each class.
 WEIGHT_RULES = ("none", "inverse", "sqrt_inverse", "effective")
+TWO_SHARES = "must be two shares above 0 and up to 1, the smaller one first"
 # Keys of earlier versions, and where their meaning is now.
 MOVED = {
     "train.cross_entropy": "train.loss.cross_entropy",
@@ -293,11 +294,18 @@ class PruningRunSettings(PruningSettings):
     # Let the bundle of model.init teach beside the labels, where train.distill names no teacher.
     distill: bool = True
 
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _are_two(cls, keep: Any) -> Any:
+        if not isinstance(keep, list | tuple) or len(keep) != 2:
+            raise ValueError(TWO_SHARES)
+        return keep
+
     @field_validator("keep")
     @classmethod
     def _in_order(cls, keep: tuple[float, float]) -> tuple[float, float]:
         if not 0 < keep[0] <= keep[1] <= 1 or keep[0] == 1:
-            raise ValueError("must be two shares above 0 and up to 1, the smaller one first")
+            raise ValueError(TWO_SHARES)
         return keep
 
 
