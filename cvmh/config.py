@@ -290,7 +290,7 @@ class PruningRunSettings(PruningSettings):
     # Share of crops of which some cells lose their data, as at the edges of a scene.
     nodata: float = Field(0.1, ge=0, le=1)
     # Weight of the loss of the auxiliary heads, where there are any.
-    auxiliary: float = Field(0.4, gt=0)
+    auxiliary: float = Field(0.4, gt=0, allow_inf_nan=False)
     # Let the bundle of model.init teach beside the labels, where train.distill names no teacher.
     distill: bool = True
 

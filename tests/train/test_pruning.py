@@ -175,6 +175,8 @@ def test_a_run_that_cannot_leave_out_cells_is_refused(
         ({"pruning": {"keep": [0.4, 0.5, 1]}}, "'pruning.keep': must be two shares above 0"),
         ({"pruning": {"keep": None}}, "'pruning.keep': must be two shares .* first, got None$"),
         ({"pruning": {"validate_keep": 1.5}}, "'pruning.validate_keep'"),
+        ({"pruning": {"auxiliary": float("inf")}}, "'pruning.auxiliary': .* finite .*, got inf"),
+        ({"pruning": {"auxiliary": float("nan")}}, "'pruning.auxiliary': .* finite .*, got nan"),
         ({"pruning": {"kep": [0.4, 1.0]}}, "unknown key 'pruning.kep'; did you mean"),
         ({"pruning": {"score": "norm"}}, "'pruning.score': input should be 'clipped_output'"),
         ({"model": {"settings": {"pruning": {}}}}, "'pruning' stands beside model"),
