@@ -5,9 +5,9 @@ finds into one sentence that names the key, what came, and the nearest right key
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -402,23 +402,36 @@ def parse_assignment(text: str) -> dict[str, Any]:
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class Layer(NamedTuple):
+    """Settings as they were written, and where, for messages."""
+
+    source: str
+    content: Mapping[str, Any]
+
+
 def validate(model: type[Model], content: Mapping[str, Any], *, source: str) -> Model:
+    """Build a settings model of what was written in one place, as :func:`validate_layers` does."""
+    return validate_layers(model, [Layer(source, content)])
+
+
+def validate_layers(model: type[Model], layers: Sequence[Layer]) -> Model:
     """Build a settings model, with one clear sentence for the first thing that is wrong.
 
     Args:
         model: the pydantic class to build.
-        content: keys and values as a user wrote them.
-        source: where they came from, for the message.
+        layers: keys and values as a user wrote them, a later layer over an earlier one. The message
+            names the source of the last one that says what is wrong; the first one's if none does.
 
     Raises:
         ConfigError: a key is unknown (the nearest right one is named) or a value is wrong.
     """
     try:
-        return model.model_validate(dict(content))
+        return model.model_validate(merge(*(layer.content for layer in layers)))
     except ValidationError as error:
         first = error.errors()[0]
         path = [str(part) for part in first["loc"]]
         key = ".".join(path)
+        source = _source_of(layers, path, is_group=isinstance(first["input"], Mapping))
         if first["type"] == "extra_forbidden":
             hint = f"; it is now '{MOVED[key]}'" if key in MOVED else _nearest(model, path)
             raise ConfigError(f"{source}: unknown key '{key}'{hint}") from error
@@ -431,6 +444,23 @@ def validate(model: type[Model], content: Mapping[str, Any], *, source: str) -> 
             said = f"must be keys with values; its keys are {', '.join(group.model_fields)}"
         where = f"{source}: '{key}'" if path else source
         raise ConfigError(f"{where}: {said}{came}") from error
+
+
+def _source_of(layers: Sequence[Layer], path: list[str], *, is_group: bool) -> str:
+    """Return where the value of a key was written last, or a group of keys first."""
+    sources = [source for source, content in layers if _reaches(content, path)]
+    return sources[0 if is_group else -1] if sources else layers[0].source
+
+
+def _reaches(content: Any, path: list[str]) -> bool:
+    """Return whether settings say what a key is, or that one above it is no group."""
+    for part in path:
+        if not isinstance(content, Mapping):
+            break
+        if part not in content:
+            return False
+        content = content[part]
+    return bool(path)
 
 
 def _group_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:

@@ -3,7 +3,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cvmh.config import RunConfig, merge, parse_assignment, read_yaml, validate
+from cvmh.config import (
+    Layer,
+    RunConfig,
+    merge,
+    parse_assignment,
+    read_yaml,
+    validate,
+    validate_layers,
+)
 from cvmh.errors import ConfigError
 from cvmh.models.cvmh_unet import FIXED_NEEDS_ALL, CVMHUNetSettings
 
@@ -164,6 +172,33 @@ def test_an_error_in_a_file_names_the_file(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("train: {epoch: 1}\n", encoding="utf-8")
     assert message_of(lambda: RunConfig.read(path)).startswith(f"{path}: unknown key 'train.epoch'")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "source", "key"),
+    [
+        (("train.epochs=0",), "--set train.epochs=0", "train.epochs"),
+        (("data.tile=64",), "run.yaml", "train.epochs"),
+        (("train={}", "data.tile=64"), "run.yaml", "train.epochs"),
+        (("train={epochs: x}", "train.seed=1"), "--set train={epochs: x}", "train.epochs"),
+        (("train=3",), "--set train=3", "train"),
+        (("train.epochs=1", "data.bands=[1,x]"), "--set data.bands=[1,x]", "data.bands.1"),
+        (("train.epochs=1", "data.tiles=3"), "--set data.tiles=3", "data.tiles"),
+        (("train.epochs=1", "zzz.a=1"), "--set zzz.a=1", "zzz"),
+        (
+            ("train.epochs=1", "train.distill.temperature=2"),
+            *("--set train.distill.temperature=2", "train.distill"),
+        ),
+    ],
+)
+def test_an_error_in_layers_names_the_one_that_the_value_is_of(assignments, source, key):
+    layers = [
+        Layer("run.yaml", {"train": {"epochs": "many"}}),
+        Layer("options", {"train": {}}),
+        *(Layer(f"--set {text}", parse_assignment(text)) for text in assignments),
+    ]
+    message = message_of(lambda: validate_layers(RunConfig, layers))
+    assert message.startswith(f"{source}: ") and f"'{key}'" in message
 
 
 def test_later_layers_win_key_by_key_and_no_layer_is_changed():

@@ -91,7 +91,7 @@ def command(
 
     Example: cvmh train --dataset folder --data my_tiles --set train.minutes=10
     """
-    from cvmh.config import RunConfig, merge, parse_assignment, read_yaml, validate
+    from cvmh.config import Layer, RunConfig, merge, parse_assignment, read_yaml, validate_layers
     from cvmh.errors import ConfigError
 
     if resume and out is None:
@@ -115,13 +115,14 @@ def command(
     ):
         if value is not None:
             options[group][key] = value
-    written = merge(
-        read_yaml(config_file) if config_file else {},
-        options,
-        *map(parse_assignment, assignments),
-    )
-    written = _as_its_bundle(written)
-    config = _recommended(validate(RunConfig, written, source=str(config_file or "settings")))
+    layers = [
+        Layer(str(config_file or "settings"), read_yaml(config_file) if config_file else {}),
+        Layer("options", options),
+        *(Layer(f"--set {text}", parse_assignment(text)) for text in assignments),
+    ]
+    model_settings = merge(*(layer.content for layer in layers)).get("model")
+    layers = [*_of_its_bundle(model_settings), *layers]
+    config = _recommended(validate_layers(RunConfig, layers))
     if out is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         # Names of smp's networks hold colons, which no file name of Windows may.
@@ -201,18 +202,18 @@ def _train(config: "RunConfig", out: Path, *, resume: bool, offline: bool) -> No
         click.echo(result.bundle)
 
 
-def _as_its_bundle(written: dict[str, Any]) -> dict[str, Any]:
-    """Take the network of the bundle that a run starts from, where none is named."""
-    from cvmh.config import merge
+def _of_its_bundle(model: Any) -> "list[Layer]":
+    """Return the network of the bundle that a run starts from as settings, where none is named."""
+    from cvmh.config import Layer
     from cvmh.models.bundle import read_card
 
-    model = written.get("model")
     if not isinstance(model, dict) or not model.get("init") or "name" in model:
-        return written
+        return []
     card = read_card(model["init"])
     # Whether it learns to leave out cells is up to the run.
     settings = {key: value for key, value in card.settings.items() if key != "pruning"}
-    return merge({"model": {"name": card.model, "settings": settings}}, written)
+    content = {"model": {"name": card.model, "settings": settings}}
+    return [Layer(f"bundle {model['init']}", content)]
 
 
 def _recommended(config: "RunConfig") -> "RunConfig":

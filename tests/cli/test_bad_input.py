@@ -271,7 +271,7 @@ def test_data_that_cannot_be_trained_on_are_named_and_no_run_is_begun(
     ("options", "sentence"),
     [
         (["--set", "train.epoch=3"], "unknown key 'train.epoch'; did you mean 'train.epochs'?"),
-        (["--set", "train.epochs=many"], "'train.epochs': input should be a valid integer"),
+        (["--set", "train.epochs=many"], "--set train.epochs=many: 'train.epochs': input should"),
         (["--set", "train.epochs"], "a setting must be written key=value, for example"),
         (["--set", "train=3"], "'train'"),
         (["--set", "=3"], "a setting must be written key=value"),
