@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,10 +151,11 @@ def load_bundle(path: str | Path) -> Bundle:
         card = _card(source, file.metadata())
         weights = {name: file.get_tensor(name) for name in file.keys()}
     network = _build(source, card)
+    _check_names(source, card, network.state_dict().keys(), weights.keys())
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        # torch lists every weight that is missing, which may be hundreds.
+        # torch lists every weight that is of another size, which may be hundreds.
         first = textwrap.shorten(str(error).splitlines()[1], 200, placeholder=" ...")
         raise BundleError(
             f"bundle {source} does not fit network '{card.model}': {first}"
@@ -199,6 +200,22 @@ def _card(path: Path, metadata: Mapping[str, str] | None) -> BundleCard:
         if isinstance(error, BundleError):
             raise
         raise BundleError(f"bundle {path} has a damaged header ({error})") from error
+
+
+def _check_names(
+    path: Path, card: BundleCard, wanted: Collection[str], found: Collection[str]
+) -> None:
+    """Refuse a bundle that lacks weights of its network, or has others, of which one is named."""
+    for said, names in (
+        ("weights of it are missing", [name for name in wanted if name not in found]),
+        ("weights are not of it", [name for name in found if name not in wanted]),
+    ):
+        if names:
+            raise BundleError(
+                f"bundle {path} does not fit network '{card.model}': {said} ({len(names)}, "
+                f"'{names[0]}' first), so it is damaged or of another version of cvmh; copy it "
+                "anew, update cvmh, or train it again"
+            )
 
 
 def _build(path: Path, card: BundleCard) -> nn.Module:

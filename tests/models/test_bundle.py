@@ -278,9 +278,32 @@ def test_weights_of_another_network_are_refused(tmp_path, network):
     save_bundle(path, network, make_card(settings={**SETTINGS, "widths": [8, 8, 8, 16]}))
     assert_refused(path, "does not fit network 'cvmh_unet_nano'", "size mismatch")
     save_bundle(path, network, make_card(model="unet_resnet18", settings={}))
-    assert_refused(path, "does not fit network 'unet_resnet18'", "Missing key")
+    assert_refused(path, "does not fit network 'unet_resnet18'", "weights of it are missing (")
     save_bundle(path, network, make_card(band_names=("pan",), mean=(0.0,), std=(1.0,)))
     assert_refused(path, "does not fit network 'cvmh_unet_nano'", "size mismatch")
+
+
+@pytest.mark.parametrize(
+    ("missing", "more", "said"),
+    [
+        (4, 0, "weights of it are missing (4, 'pruner.null.0' first)"),
+        (1, 2, "weights of it are missing (1, 'pruner.null.0' first)"),
+        (0, 2, "weights are not of it (2, 'other.0' first)"),
+    ],
+)
+def test_missing_weights_and_others_are_told_in_one_sentence(tmp_path, missing, more, said):
+    path, settings = tmp_path / "model.safetensors", {**SETTINGS, "pruning": {"reinsert": "null"}}
+    weights = create_model("cvmh_unet_nano", bands=3, num_classes=6, **settings).state_dict()
+    nulls = [f"pruner.null.{level}" for level in range(missing)]
+    weights = {name: tensor for name, tensor in weights.items() if name not in nulls}
+    weights |= {f"other.{number}": torch.zeros(1) for number in range(more)}
+    save_bundle(path, torch.nn.Identity(), make_card(settings=settings), weights=weights)
+    with pytest.raises(BundleError) as caught:
+        load_bundle(path)
+    assert str(caught.value) == (
+        f"bundle {path} does not fit network 'cvmh_unet_nano': {said}, so it is damaged or of "
+        "another version of cvmh; copy it anew, update cvmh, or train it again"
+    )
 
 
 def test_a_network_that_cannot_be_built_is_refused_with_the_nearest_right_name(tmp_path, network):
