@@ -37,7 +37,9 @@ class BundleCard(Settings):
     names the table that divides the data set, ``train_split`` and ``val_split`` what of it the
     weights were fitted to and selected on; all three are empty where that is not known. Scores
     are the softmax of the network's output over ``temperature``; ``calibration`` says what that
-    did, None where it was not fitted. ``area_sample`` is what areas are estimated from.
+    did, None where it was not fitted. ``area_sample`` is what areas are estimated from. ``scores``
+    are those of the validation, of a network that chooses cells with the share ``keep`` of them;
+    temperature, calibration and sample are of the dense network.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)

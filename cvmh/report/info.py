@@ -64,7 +64,7 @@ def _describe_bundle(path: Path) -> Facts:
     facts["classes"] = card.classes.names
     facts["scores"] = {
         key: card.scores[key]
-        for key in ("protocol", "split", "miou", "mf1", "oa")
+        for key in ("protocol", "split", "keep", "miou", "mf1", "oa")
         if key in card.scores
     }
     facts["calibration"] = _say_calibration(card)

@@ -9,7 +9,7 @@ from typing import Any
 import lightning
 import torch
 
-from cvmh.config import RunConfig
+from cvmh.config import PruningRunSettings, RunConfig
 from cvmh.datasets import SegmentationData, TrainingData, open_data, prepare_training
 from cvmh.errors import ConfigError
 from cvmh.files import make_folder, write_complete
@@ -305,7 +305,7 @@ def _bundle_writer(
             splits=data.splits,
             train_split="+".join(config.data.train_splits),
             val_split=config.data.val_split or "",
-            scores=_brief(module.scores),
+            scores=_brief(module.scores, config.pruning),
             versions=versions(),
         )
         save_bundle(out / UNFINISHED, module.kept, card, weights=weights)
@@ -313,5 +313,8 @@ def _bundle_writer(
     return write
 
 
-def _brief(scores: Scores | None) -> dict[str, Any]:
-    return {} if scores is None else scores.model_dump(mode="json", exclude={"confusion"})
+def _brief(scores: Scores | None, pruning: PruningRunSettings | None) -> dict[str, Any]:
+    if scores is None:
+        return {}
+    keep = {} if pruning is None else {"keep": pruning.validate_keep}
+    return {**scores.model_dump(mode="json", exclude={"confusion"}), **keep}

@@ -10,6 +10,7 @@ from cvmh.config import PruningRunSettings, RunConfig, parse_assignment, validat
 from cvmh.errors import ConfigError
 from cvmh.models.bundle import load_bundle
 from cvmh.models.pruning import WHOLE, MaskedGrid
+from cvmh.report.info import describe
 from cvmh.train import train
 from cvmh.train.pruning import Pruning, cells_with_data
 
@@ -45,6 +46,7 @@ def test_a_dense_bundle_becomes_one_that_chooses_cells_and_teaches_it(
     assert f"pruning: 0.4 to 1 of the cells are kept, by {score}" in caplog.text
     bundle = load_bundle(result.bundle)
     assert bundle.card.settings["pruning"] == chosen
+    assert bundle.card.scores["keep"] == describe(result.bundle)["scores"]["keep"] == 0.7
     before, after = load_file(tiny_bundle), load_file(result.bundle)
     parts = after.keys() - before.keys()
     assert before.keys() <= after.keys() and all(key.startswith("pruner.") for key in parts)
@@ -77,6 +79,7 @@ def test_a_bundle_that_chooses_cells_starts_a_run_that_does_not(tmp_path, make_c
     pruned = train(first, tmp_path / "pruned", device="cpu").bundle
     second = make_config(model={"init": str(pruned)}, data=DATA, train=TRAIN)
     dense = train(second, tmp_path / "dense", device="cpu").bundle
+    assert "keep" not in load_bundle(dense).card.scores
     assert load_file(dense).keys() == load_file(tiny_bundle).keys()
     third = make_config(
         model={"init": str(pruned)}, data=DATA, train=TRAIN, pruning={"distill": False}
