@@ -24,6 +24,10 @@ TRANSFER = (
     "the estimates rest on split '{split}' of the training data, {extent}; they hold only if the "
     "network confuses classes in this scene as it does there"
 )
+CHOSEN = (
+    "cells were left out by choice (--prune {pruning}), but the confusion that the estimates rest "
+    "on is that of the dense network"
+)
 
 
 @dataclass(kw_only=True)
@@ -159,8 +163,10 @@ def _estimate(job: Job, areas: tuple[float, ...]) -> AreaEstimates | None:
     if sample is None:
         return None
     found = estimate_areas(np.array(areas), sample.counts(len(names)), names)
-    caveat = TRANSFER.format(split=sample.split, extent=sample.extent)
-    return replace(found, notes=(caveat, *found.notes))
+    caveats = [TRANSFER.format(split=sample.split, extent=sample.extent)]
+    if job.engine.pruning.keep is not None:
+        caveats.append(CHOSEN.format(pruning=job.engine.pruning))
+    return replace(found, notes=(*caveats, *found.notes))
 
 
 def _peak_gpu_memory(job: Job) -> int:

@@ -4,14 +4,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from affine import Affine
 
+from cvmh import create_model
 from cvmh.classes import ISPRS
 from cvmh.metrics.area_sample import AreaSample
-from cvmh.predict import predict_raster
+from cvmh.predict import predict_raster, threshold
 
 PLACE = {"crs": "EPSG:32632", "transform": Affine(10, 0, 500_000, 0, -10, 5_400_000)}
 CLUSTERS = 24
+TINY = {"widths": (8, 8, 16, 16), "encoder_depths": (1, 1, 1, 1), "decoder_depths": (1, 1, 1, 1)}
 
 
 @pytest.fixture
@@ -60,6 +63,26 @@ def test_the_report_tells_mapped_and_estimated_areas_with_errors(
         "the estimates rest on split 'val' of the training data, 24 places; they hold only if the "
         "network confuses classes in this scene as it does there"
     ]
+
+
+@pytest.mark.parametrize(
+    ("prune", "said"),
+    [("off", None), ("nodata", None), (0.5, "0.5"), ("auto", "auto, from score ")],
+)
+def test_the_confusion_is_said_to_be_of_the_dense_network_where_cells_are_left_out_by_choice(
+    scene, make_bundle, tmp_path, confused, monkeypatch, prune, said
+):
+    # Every scene pays, and may change.
+    monkeypatch.setattr(threshold, "TILES_FOR_ONE", 0)
+    monkeypatch.setattr(threshold, "ALLOWED", 1.0)
+    sample = sample_of(confused, np.ones(6), np.random.default_rng(0))
+    torch.manual_seed(0)
+    network = create_model("cvmh_unet_nano", bands=3, num_classes=6, **TINY, pruning={})
+    bundle = make_bundle(network=network, area_sample=sample)
+    report = predict_raster(scene, tmp_path / "m.tif", bundle, prune=prune)
+    notes = [note for note in report.area_estimates.notes if "dense network" in note]
+    assert len(notes) == (said is not None)
+    assert all(note.startswith(f"cells were left out by choice (--prune {said}") for note in notes)
 
 
 def test_without_a_sample_or_without_ground_there_is_no_estimate(
