@@ -420,7 +420,8 @@ def validate_layers(model: type[Model], layers: Sequence[Layer]) -> Model:
     Args:
         model: the pydantic class to build.
         layers: keys and values as a user wrote them, a later layer over an earlier one. The message
-            names the source of the last one that says what is wrong; the first one's if none does.
+            names the source of the last one that says what is wrong, or of all that say something
+            of a group that is wrong as a whole; the first one's if none does.
 
     Raises:
         ConfigError: a key is unknown (the nearest right one is named) or a value is wrong.
@@ -447,9 +448,9 @@ def validate_layers(model: type[Model], layers: Sequence[Layer]) -> Model:
 
 
 def _source_of(layers: Sequence[Layer], path: list[str], *, is_group: bool) -> str:
-    """Return where the value of a key was written last, or a group of keys first."""
+    """Return where the value of a key was written last, or all places that a group is from."""
     sources = [source for source, content in layers if _reaches(content, path)]
-    return sources[0 if is_group else -1] if sources else layers[0].source
+    return ", ".join(sources if is_group else sources[-1:]) or layers[0].source
 
 
 def _reaches(content: Any, path: list[str]) -> bool:
@@ -460,7 +461,7 @@ def _reaches(content: Any, path: list[str]) -> bool:
         if part not in content:
             return False
         content = content[part]
-    return bool(path)
+    return bool(path) and content != {}
 
 
 def _group_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:

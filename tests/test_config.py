@@ -186,8 +186,9 @@ def test_an_error_in_a_file_names_the_file(tmp_path):
         (("train.epochs=1", "data.tiles=3"), "--set data.tiles=3", "data.tiles"),
         (("train.epochs=1", "zzz.a=1"), "--set zzz.a=1", "zzz"),
         (
-            ("train.epochs=1", "train.distill.temperature=2"),
-            *("--set train.distill.temperature=2", "train.distill"),
+            ("train.epochs=1", "train.distill.temperature=2", "train.distill.kind=hard"),
+            "--set train.distill.temperature=2, --set train.distill.kind=hard",
+            "train.distill",
         ),
     ],
 )
