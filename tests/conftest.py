@@ -65,6 +65,14 @@ def interrupts():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def quiet_compilation():
+    """Whether a kernel has been compiled before changes nothing that is printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cvmh.ops._numba.NOTICED_SECONDS", 1e6)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Keep the statistics that tests compute out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:

@@ -120,8 +120,9 @@ def command(
         Layer("options", options),
         *(Layer(f"--set {text}", parse_assignment(text)) for text in assignments),
     ]
-    model_settings = merge(*(layer.content for layer in layers)).get("model")
-    layers = [*_of_its_bundle(model_settings), *layers]
+    written = merge(*(layer.content for layer in layers))
+    source, content = layers[0]
+    layers[0] = Layer(source, merge(_of_its_bundle(written.get("model")), content))
     config = _recommended(validate_layers(RunConfig, layers))
     if out is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -202,18 +203,16 @@ def _train(config: "RunConfig", out: Path, *, resume: bool, offline: bool) -> No
         click.echo(result.bundle)
 
 
-def _of_its_bundle(model: Any) -> "list[Layer]":
+def _of_its_bundle(model: Any) -> dict[str, Any]:
     """Return the network of the bundle that a run starts from as settings, where none is named."""
-    from cvmh.config import Layer
     from cvmh.models.bundle import read_card
 
     if not isinstance(model, dict) or not model.get("init") or "name" in model:
-        return []
+        return {}
     card = read_card(model["init"])
     # Whether it learns to leave out cells is up to the run.
     settings = {key: value for key, value in card.settings.items() if key != "pruning"}
-    content = {"model": {"name": card.model, "settings": settings}}
-    return [Layer(f"bundle {model['init']}", content)]
+    return {"model": {"name": card.model, "settings": settings}}
 
 
 def _recommended(config: "RunConfig") -> "RunConfig":
