@@ -21,6 +21,7 @@ import rasterio
 import torch
 from numpy.typing import NDArray
 from pruned_networks import add_options, bench_learned
+from torch.nn import functional
 from trials import circumstances
 
 from cvmh.classes import ISPRS
@@ -113,7 +114,13 @@ def holes(side: int) -> dict[str, NDArray[np.bool_]]:
     cells = side // CELL
     order = np.random.default_rng(0).permutation(cells**2).reshape(cells, cells)
     scattered = np.kron(order % 2, np.ones((CELL, CELL), int)).astype(bool)
-    return {"one diagonal half": np.tri(side, dtype=bool), "scattered cells": scattered}
+    noise = torch.randn(1, 1, side // TILE, side // TILE, generator=torch.manual_seed(0))
+    height = functional.interpolate(noise, (side, side), mode="bicubic")[0, 0]
+    return {
+        "one diagonal half": np.tri(side, dtype=bool),
+        "clouds of some 300 px": (height > height.median()).numpy(),
+        "scattered cells": scattered,
+    }
 
 
 def write_scene(path: Path, has_data: NDArray[np.bool_]) -> Path:
