@@ -173,7 +173,7 @@ def _match_classes(bundle: Bundle, classes: ClassTable) -> list[int]:
         raise ConfigError(
             f"train.distill.teacher: bundle {bundle.path} knows the classes {', '.join(known)}, "
             f"and the run has {', '.join(classes.names)}; a teacher must know the same names, in "
-            "any order"
+            "any order, so name another or none (pruning.distill=false where --init brought it)"
         )
     return [known.index(name) for name in classes.names]
 
