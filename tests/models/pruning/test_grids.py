@@ -178,7 +178,8 @@ def test_kept_tokens_are_told_beside_their_rows(mask, kind):
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), (5, 1), (7, 1), (3, 2)])
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("side", [2, 4, 8])
-def test_convolutions_see_zeros_at_pruned_tokens(side, groups, size, stride):
+@pytest.mark.parametrize("is_predicting", [False, True])
+def test_convolutions_see_zeros_at_pruned_tokens(is_predicting, side, groups, size, stride):
     conv = nn.Conv2d(4, 4, size, stride=stride, padding=size // 2, groups=groups)
     kept = masks("random").repeat_interleave(side, 1).repeat_interleave(side, 2)
     tokens = torch.randn(2, 3 * side, 2 * side, 4)
@@ -191,7 +192,9 @@ def test_convolutions_see_zeros_at_pruned_tokens(side, groups, size, stride):
     ).permute(0, 2, 3, 1)
     for grid in (MaskedGrid(masks("random")), CellGrid(masks("random"))):
         inner = grid.take(tokens).permute(0, 3, 1, 2)
-        found = grid.put(grid.convolve(conv, inner).permute(0, 2, 3, 1))
+        # Kernels run where no gradient is wanted.
+        with torch.set_grad_enabled(not is_predicting):
+            found = grid.put(grid.convolve(conv, inner).permute(0, 2, 3, 1))
         assert torch.equal(found.any(-1), kept[:, ::stride, ::stride])
         inside = kept[:, ::stride, ::stride]
         torch.testing.assert_close(found[inside], wanted[inside])
