@@ -8,7 +8,8 @@ from numba import carray, njit
 from torch import Tensor
 
 from cvmh.ops._numba_kernels import at
-from cvmh.ops._numba_launch import Kernel, in_vectors, places_in_square
+from cvmh.ops._numba_launch import Kernel, in_vectors
+from cvmh.ops._numba_patches import FIELDS, run_on_patches
 from cvmh.ops._numba_sizes import LANES
 from cvmh.ops._numba_vectors import (
     fill,
@@ -27,44 +28,20 @@ TOGETHER, BLOCK = 6, 96
 def run_convolution(
     x_TC: Tensor, around_NPP: Tensor, weight_DCkk: Tensor, bias_D: Tensor | None, stride: int
 ) -> Tensor:
-    """Return the convolution (N, Q, Q, D) of float32 patches; their rows are int32, negative: zero.
-
-    The channels of a row lie side by side, rows as far apart as they are; the table is contiguous.
-    """
-    num_patches, patch, _ = around_NPP.shape
+    """Return the convolution (N, Q, Q, D) of patches, as :func:`run_on_patches` wants them."""
     num_results, channels, window, _ = weight_DCkk.shape
-    result = (patch - window) // stride + 1
-    y_NQQD = x_TC.new_empty(num_patches, result, result, num_results)
-    packed, bias = _packed(weight_DCkk, bias_D)
-    # Where in a patch windows begin, and how far from there their pixels lie.
-    corners, steps = places_in_square(patch, result, stride), places_in_square(patch, window, 1)
-    nothing, num_pixels = x_TC.new_zeros(channels), num_patches * result**2
-    KERNEL.run(
-        -(-num_pixels // BLOCK),
-        x=x_TC.data_ptr(),
-        y=y_NQQD.data_ptr(),
-        around=around_NPP.data_ptr(),
-        weight=packed.data_ptr(),
-        bias=bias.data_ptr(),
-        nothing=nothing.data_ptr(),
-        num_pixels=num_pixels,
-        num_channels=channels,
-        num_results=num_results,
-        row=x_TC.stride(0),
-        patch_size=patch**2,
-        area=result**2,
-        corners=corners.ctypes.data,
-        num_steps=window**2,
-        steps=steps.ctypes.data,
-    )
-    return y_NQQD
-
-
-def _packed(weight_DCkk: Tensor, bias_D: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return weights and bias in whole vectors of results, one vector after the other."""
-    bias = weight_DCkk.new_zeros(len(weight_DCkk)) if bias_D is None else bias_D
+    # In whole vectors of results, one vector after the other.
     vectors = in_vectors(weight_DCkk.permute(2, 3, 1, 0)).unflatten(-1, (-1, LANES))
-    return vectors.movedim(-2, 0).contiguous(), in_vectors(bias)
+    packed, nothing = vectors.movedim(-2, 0).contiguous(), x_TC.new_zeros(channels)
+    return run_on_patches(
+        KERNEL,
+        *(x_TC, around_NPP, packed, bias_D),
+        num_results=num_results,
+        window=window,
+        stride=stride,
+        block=BLOCK,
+        nothing=nothing.data_ptr(),
+    )
 
 
 def _make(stamp):
@@ -81,12 +58,7 @@ def _make(stamp):
     return run
 
 
-KERNEL = Kernel(
-    _make,
-    *("x", "y", "around", "weight", "bias", "nothing"),
-    *("num_pixels", "num_channels", "num_results", "row"),
-    *("patch_size", "area", "corners", "num_steps", "steps"),
-)
+KERNEL = Kernel(_make, *FIELDS, "nothing")
 
 
 @njit(forceinline=True)

@@ -1,7 +1,7 @@
 """The depth-wise convolution of patches whose rows lie anywhere, as a kernel of numba.
 
 Legend: N patches, P rows along a patch's side with its border, Q of the result, T rows, D channels,
-k window, J = k^2.
+k window.
 """
 
 import numpy as np
@@ -9,7 +9,8 @@ from numba import carray, njit
 from torch import Tensor
 
 from cvmh.ops._numba_kernels import at
-from cvmh.ops._numba_launch import Kernel, in_vectors, places_in_square
+from cvmh.ops._numba_launch import Kernel, in_vectors
+from cvmh.ops._numba_patches import FIELDS, run_on_patches
 from cvmh.ops._numba_sizes import LANES
 from cvmh.ops._numba_vectors import (
     fill,
@@ -27,37 +28,18 @@ BLOCK, TOGETHER = 128, 9
 def run_depthwise(
     x_TD: Tensor, around_NPP: Tensor, weight_D1kk: Tensor, bias_D: Tensor | None, stride: int
 ) -> Tensor:
-    """Return the convolution (N, Q, Q, D) of float32 patches; their rows are int32, negative: zero.
-
-    The channels of a row lie side by side, rows as far apart as they are; the table is contiguous.
-    """
-    num_patches, patch, _ = around_NPP.shape
+    """Return the convolution (N, Q, Q, D) of patches, as :func:`run_on_patches` wants them."""
     channels, _, window, _ = weight_D1kk.shape
-    result = (patch - window) // stride + 1
-    weight = in_vectors(weight_D1kk.flatten(1).t())
-    bias = in_vectors(x_TD.new_zeros(channels) if bias_D is None else bias_D)
-    y_NQQD = x_TD.new_empty(num_patches, result, result, channels)
-    corners = places_in_square(patch, result, stride)
-    steps = places_in_square(patch, window, 1)
-    num_pixels = num_patches * result**2
-    KERNEL.run(
-        -(-num_pixels // BLOCK),
-        x=x_TD.data_ptr(),
-        y=y_NQQD.data_ptr(),
-        around=around_NPP.data_ptr(),
-        weight=weight.data_ptr(),
-        bias=bias.data_ptr(),
-        num_pixels=num_pixels,
-        num_channels=channels,
-        padded=weight.shape[1],
-        row=x_TD.stride(0),
-        patch_size=patch**2,
-        area=result**2,
-        corners=corners.ctypes.data,
-        num_steps=window**2,
-        steps=steps.ctypes.data,
+    packed = in_vectors(weight_D1kk.flatten(1).t())
+    return run_on_patches(
+        KERNEL,
+        *(x_TD, around_NPP, packed, bias_D),
+        num_results=channels,
+        window=window,
+        stride=stride,
+        block=BLOCK,
+        padded=packed.shape[1],
     )
-    return y_NQQD
 
 
 def _make(stamp):
@@ -71,12 +53,7 @@ def _make(stamp):
     return run
 
 
-KERNEL = Kernel(
-    _make,
-    *("x", "y", "around", "weight", "bias"),
-    *("num_pixels", "num_channels", "padded", "row"),
-    *("patch_size", "area", "corners", "num_steps", "steps"),
-)
+KERNEL = Kernel(_make, *FIELDS, "padded")
 
 
 @njit

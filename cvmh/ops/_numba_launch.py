@@ -1,12 +1,11 @@
 """Running a kernel of numba that is told a plan: numbers and addresses by name."""
 
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numba import from_dtype, types
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,13 +19,6 @@ def in_vectors(values: Tensor) -> Tensor:
     if rest := -values.shape[-1] % LANES:
         values = functional.pad(values, (0, rest))
     return values.contiguous()
-
-
-@lru_cache(maxsize=64)
-def places_in_square(width: int, count: int, stride: int) -> NDArray[np.int32]:
-    """Return the numbers of the first few pixels, or of each so many, of the first few rows."""
-    places = np.arange(count, dtype=np.int32) * stride
-    return (places[:, None] * np.int32(width) + places).ravel()
 
 
 class Kernel:

@@ -126,9 +126,10 @@ class CellGrid(Grid):
         x_NSSC = to_channels_last(x_NCHW)
         side, border = x_NSSC.shape[1], conv.padding[0]
         assert isinstance(border, int)
-        is_in_place = is_convolved_in_place(x_NSSC, conv.weight, conv.bias, groups=conv.groups)
-        # Patches are the cells with their borders, which may be many times as large.
-        is_narrow = is_in_place or side + 2 * border <= WIDEST * side
+        # Patches that are put together may be many times as large as cells.
+        is_narrow = side + 2 * border <= WIDEST * side or is_convolved_in_place(
+            x_NSSC, conv.weight, conv.bias, groups=conv.groups
+        )
         if not (is_narrow and _is_plain(conv)):
             whole = to_channels_first(self.put(x_NSSC))
             return to_channels_first(self.take(to_channels_last(conv(whole))))
