@@ -17,10 +17,11 @@ from affine import Affine
 from hypothesis import settings
 
 from cvmh.classes import ClassTable, SegClass
-from cvmh.config import RunConfig, merge, validate
+from cvmh.config import RunConfig
 from cvmh.geo.raster import write_raster
 from cvmh.models.bundle import BundleCard, save_bundle
 from cvmh.models.zoo import create_model
+from cvmh.settings import merge, validate
 from cvmh.train import train
 
 ROOT = Path(__file__).parents[1]

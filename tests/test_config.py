@@ -3,17 +3,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cvmh.config import (
-    Layer,
-    RunConfig,
-    merge,
-    parse_assignment,
-    read_yaml,
-    validate,
-    validate_layers,
-)
+from cvmh.config import RunConfig
 from cvmh.errors import ConfigError
 from cvmh.models.cvmh_unet import FIXED_NEEDS_ALL, CVMHUNetSettings
+from cvmh.settings import Layer, merge, parse_assignment, read_yaml, validate, validate_layers
 
 
 def message_of(action):

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cvmh.config import RunConfig, merge, validate
+from cvmh.config import RunConfig
 from cvmh.datasets import KNOWN
 from cvmh.models.cvmh_unet import CVMHUNetSettings
 from cvmh.models.zoo import create_model
+from cvmh.settings import merge, validate
 from cvmh.train import train
 
 ROOT = Path(__file__).parents[1]

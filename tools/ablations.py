@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 from trials import ROOT, Trial, circumstances, mean_and_spread
 
-from cvmh.config import RunConfig, merge, read_yaml, validate
+from cvmh.config import RunConfig
+from cvmh.settings import merge, read_yaml, validate
 
 TABLES = ROOT / "configs" / "ablations"
 # As the tables of the paper print them.

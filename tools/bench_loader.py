@@ -21,10 +21,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cvmh.config import RunConfig, merge, parse_assignment, read_yaml, validate
+from cvmh.config import RunConfig
 from cvmh.datasets import open_data, prepare_training
 from cvmh.memory import keep_freed_memory
 from cvmh.models.zoo import create_model
+from cvmh.settings import merge, parse_assignment, read_yaml, validate
 from cvmh.train.module import SegmentationModule
 
 # The loader alone must give so many times what the network takes.

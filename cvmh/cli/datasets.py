@@ -77,10 +77,11 @@ def prepare(
 
     Example: cvmh data prepare uavid downloads/uavid -o data/uavid
     """
-    from cvmh.config import DataSettings, merge, parse_assignment, validate
+    from cvmh.config import DataSettings
     from cvmh.datasets import open_data
     from cvmh.datasets.prepare import prepare as write
     from cvmh.errors import ConfigError
+    from cvmh.settings import merge, parse_assignment, validate
 
     wanted = merge(*map(parse_assignment, assignments))
     if other := [key for key in wanted if key != "data"]:

@@ -113,9 +113,10 @@ def _settings(
     dataset: str, root: Path | None, assignments: tuple[str, ...], card: "BundleCard"
 ) -> "DataSettings":
     """Return the data settings; a known set is divided as in training unless told otherwise."""
-    from cvmh.config import DataSettings, merge, parse_assignment, validate
+    from cvmh.config import DataSettings
     from cvmh.datasets.known import KNOWN
     from cvmh.errors import ConfigError
+    from cvmh.settings import merge, parse_assignment, validate
 
     wanted = merge(*(parse_assignment(text) for text in assignments))
     if other := [key for key in wanted if key != "data"]:

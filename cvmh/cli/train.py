@@ -91,8 +91,9 @@ def command(
 
     Example: cvmh train --dataset folder --data my_tiles --set train.minutes=10
     """
-    from cvmh.config import Layer, RunConfig, merge, parse_assignment, read_yaml, validate_layers
+    from cvmh.config import RunConfig
     from cvmh.errors import ConfigError
+    from cvmh.settings import Layer, merge, parse_assignment, read_yaml, validate_layers
 
     if resume and out is None:
         raise click.UsageError("--resume needs the run folder to continue; give it with --out")

@@ -10,10 +10,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cvmh.classes import ClassTable
-from cvmh.config import Settings
 from cvmh.datasets.labelled import LabelledImage, SegmentationData
 from cvmh.datasets.split_table import read_rows
 from cvmh.errors import DataError
+from cvmh.settings import Settings
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".vrt")
 

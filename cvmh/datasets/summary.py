@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import ValidationError
 
 from cvmh.classes import NODATA_ID
-from cvmh.config import Settings
 from cvmh.datasets.class_index import DAMAGED, ClassCounter, ClassIndex
 from cvmh.datasets.labelled import LabelledImage, SegmentationData
 from cvmh.datasets.moments import Moments
@@ -19,6 +18,7 @@ from cvmh.files import cache_folder, write_complete
 from cvmh.geo.raster import Raster
 from cvmh.geo.tiling import Window
 from cvmh.progress import Progress, silent
+from cvmh.settings import Settings
 
 # Rows are read so many pixels at a time, whatever the width.
 PIXELS_AT_ONCE = 4_000_000

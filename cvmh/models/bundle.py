@@ -14,12 +14,12 @@ from safetensors.torch import save
 from torch import nn
 
 from cvmh.classes import ClassTable
-from cvmh.config import Settings, validate
 from cvmh.errors import BundleError, ConfigError
 from cvmh.files import write_complete
 from cvmh.metrics.area_sample import AreaSample
 from cvmh.metrics.calibration import Calibration
 from cvmh.models.zoo import create_model
+from cvmh.settings import Settings, validate
 from cvmh.version import VERSION
 
 # The key of the header in the safetensors metadata, and the layout it is written in.

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cvmh.config import PruningSettings, Settings
+from cvmh.config import PruningSettings
 from cvmh.errors import ConfigError
 from cvmh.models.cvss import CVSSBlock, Stage
 from cvmh.models.layers import check_image, pad_below, to_channels_first, to_channels_last
@@ -32,6 +32,7 @@ from cvmh.models.resize import (
     ProjectionHead,
 )
 from cvmh.models.ss2d import SS2D
+from cvmh.settings import Settings
 
 NUM_LEVELS = 4
 Four = tuple[int, int, int, int]

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from cvmh.classes import ClassTable
-from cvmh.config import Settings
 from cvmh.errors import BundleError, ConfigError
 from cvmh.geo.bands import match_names
 from cvmh.models.bundle import Bundle, load_bundle
 from cvmh.models.stem_bands import fit_to_bands
 from cvmh.models.zoo import create_model, find_preset
+from cvmh.settings import Settings
 
 # Settings that change how a network is trained, not what its weights mean.
 OF_TRAINING = frozenset({"drop_path", "init_std"})

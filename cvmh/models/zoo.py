@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from cvmh.config import validate
 from cvmh.errors import ConfigError
 from cvmh.models.cvmh_unet import CVMHUNet, CVMHUNetSettings
 from cvmh.models.encoders.table import ENCODERS
+from cvmh.settings import validate
 
 
 @dataclass(frozen=True, kw_only=True)

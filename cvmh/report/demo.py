@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cvmh.classes import ISPRS
-from cvmh.config import RunConfig, validate
+from cvmh.config import RunConfig
 from cvmh.datasets import LabelledImage, SegmentationData
 from cvmh.datasets.synthetic_set import write_scene, write_synthetic
 from cvmh.errors import OutputError
@@ -22,6 +22,7 @@ from cvmh.plots import colour_ids, preview, stretch
 from cvmh.predict import predict_raster
 from cvmh.progress import Progress, silent
 from cvmh.report.evaluation import score_mask
+from cvmh.settings import validate
 from cvmh.train import train
 
 # Everything that the demonstration leaves; ``training/`` holds its data set and run folder.

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from cvmh.classes import NODATA_ID
-from cvmh.config import RunConfig, merge, validate
+from cvmh.config import RunConfig
 from cvmh.datasets import open_data, open_folder, prepare_training, summarise
 from cvmh.datasets.labelled import LabelEncoding
 from cvmh.datasets.loading import MIN_BATCHES
 from cvmh.errors import ConfigError, DataError
 from cvmh.geo.raster import Raster
+from cvmh.settings import merge, validate
 
 DATA = os.environ.get("CVMH_TEST_DATA")
 

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from cvmh.config import RunConfig, TrainSettings, merge, parse_assignment
+from cvmh.config import RunConfig, TrainSettings
 from cvmh.errors import ConfigError, LostProcessError
 from cvmh.geo.raster import Raster, write_raster
 from cvmh.models.bundle import read_card
+from cvmh.settings import merge, parse_assignment
 from cvmh.train import train
 from cvmh.train.devices import Agreement, Devices, find_devices, told_when_lost
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cvmh.config import PruningRunSettings, RunConfig, parse_assignment, validate
+from cvmh.config import PruningRunSettings, RunConfig
 from cvmh.errors import ConfigError
 from cvmh.models.bundle import load_bundle
 from cvmh.models.pruning import WHOLE, MaskedGrid
 from cvmh.report.info import describe
+from cvmh.settings import parse_assignment, validate
 from cvmh.train import train
 from cvmh.train.pruning import Pruning, cells_with_data
 

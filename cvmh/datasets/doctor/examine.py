@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cvmh.config import DataSettings, validate
+from cvmh.config import DataSettings
 from cvmh.datasets.doctor.alignment import find_eroded, find_georeferences, find_shifts, find_sizes
 from cvmh.datasets.doctor.copies import find_duplicates, find_shared_pixels
 from cvmh.datasets.doctor.damage import find_damaged, find_empty_images, find_empty_labels
@@ -21,6 +21,7 @@ from cvmh.datasets.labelled import SegmentationData
 from cvmh.datasets.opening import FOLDER, open_data
 from cvmh.errors import ConfigError, DataError
 from cvmh.progress import Progress, silent
+from cvmh.settings import validate
 
 Check = Callable[[Examination], Iterator[Finding]]
 # In the order in which findings of one severity are told.

@@ -12,7 +12,6 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from cvmh.config import Settings
 from cvmh.models.encoders.pyramid import Pyramid
 from cvmh.models.encoders.steps import StridedConv
 from cvmh.models.encoders.variant import Family, Four, Published, Variant, initialise
@@ -20,6 +19,7 @@ from cvmh.models.feed_forward import FeedForward
 from cvmh.models.group_layer import GroupLayer
 from cvmh.models.layers import conv_norm_relu, to_channels_last
 from cvmh.models.mixer_block import MixerBlock
+from cvmh.settings import Settings
 
 # Of every LayerNorm but those of the mixers and of the steps, which have torch's.
 NORM_EPS = 1e-6

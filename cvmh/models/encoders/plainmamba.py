@@ -15,7 +15,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cvmh.config import Settings
 from cvmh.models.encoders.encoder import Encoder
 from cvmh.models.encoders.pyramid import STRIDES
 from cvmh.models.encoders.simple_pyramid import make_level
@@ -25,6 +24,7 @@ from cvmh.models.mixer_block import MixerBlock
 from cvmh.models.pruning.course import start_course
 from cvmh.models.pruning.published import ReductionSettings
 from cvmh.models.ss2d import SS2D
+from cvmh.settings import Settings
 
 NUM_MAPS = len(STRIDES)
 # Stride of the tokens.

@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from cvmh.config import validate
 from cvmh.errors import ConfigError
 from cvmh.models.encoders.encoder import Encoder
 from cvmh.models.encoders.groupmamba import GROUPMAMBA
@@ -13,6 +12,7 @@ from cvmh.models.encoders.variant import Family
 from cvmh.models.encoders.vim2 import VIM2
 from cvmh.models.encoders.vmamba import VMAMBA
 from cvmh.models.encoders.vssd import VSSDS
+from cvmh.settings import validate
 
 FAMILIES: tuple[Family, ...] = (VMAMBA, VSSDS, GROUPMAMBA, VIM2, PLAINMAMBA)
 # The family of each encoder by the encoder's name.

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from cvmh.config import Settings
 from cvmh.models.encoders.classifier import Classifier
 from cvmh.models.encoders.encoder import Encoder
+from cvmh.settings import Settings
 
 Four = tuple[int, int, int, int]
 

@@ -13,7 +13,6 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from cvmh.config import Settings
 from cvmh.models.channel_mixer import ChannelForm, ChannelMixer
 from cvmh.models.encoders.pyramid import Pyramid
 from cvmh.models.encoders.steps import PatchEmbedding
@@ -22,6 +21,7 @@ from cvmh.models.feature_averaging import AveragedLayers, Start
 from cvmh.models.mixer_block import MixerBlock
 from cvmh.models.resize import PatchMerging
 from cvmh.models.ss2d import SS2D
+from cvmh.settings import Settings
 
 # Token mixers in a row, behind which a channel mixer stands.
 TOKEN_MIXERS = 2

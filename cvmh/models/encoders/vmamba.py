@@ -9,7 +9,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from cvmh.config import Settings
 from cvmh.models.encoders.pyramid import Pyramid
 from cvmh.models.encoders.steps import ConvEmbedding, PatchEmbedding, StridedConv
 from cvmh.models.encoders.variant import Family, Four, Published, Variant, initialise
@@ -18,6 +17,7 @@ from cvmh.models.mixer_block import MixerBlock
 from cvmh.models.pruning.published import ReductionSettings
 from cvmh.models.resize import PatchMerging
 from cvmh.models.ss2d import SS2D
+from cvmh.settings import Settings
 
 
 class VMambaSettings(Settings):

@@ -9,7 +9,6 @@ from functools import partial
 from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
-from cvmh.config import Settings
 from cvmh.models.attention import Attention
 from cvmh.models.encoders.pyramid import Pyramid
 from cvmh.models.encoders.residual_steps import ResidualStem, WideStep
@@ -17,6 +16,7 @@ from cvmh.models.encoders.variant import Family, Four, Published, Variant, initi
 from cvmh.models.feed_forward import FeedForward
 from cvmh.models.mixer_block import Layer, MixerBlock
 from cvmh.models.nc_ssd import NCSSD
+from cvmh.settings import Settings
 
 LAST = 3
 

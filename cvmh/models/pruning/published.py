@@ -15,10 +15,10 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from cvmh.config import Settings
 from cvmh.errors import ConfigError
 from cvmh.models.pruning.cells import Alignment
 from cvmh.models.pruning.choosing import Choice, drop_lowest, merge_neighbours, merge_unimportant
+from cvmh.settings import Settings
 
 Score = Literal["clipped_output", "output", "l1", "l2", "delta", "block_output"]
 # Merging finds a partner for one token of two at most.

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from cvmh.config import Settings
+from cvmh.settings import Settings
 
 
 class TSM2Settings(Settings):

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from cvmh.config import Settings
 from cvmh.errors import ConfigError
 from cvmh.models.encoders import FAMILIES, Encoder
 from cvmh.models.encoders.groupmamba import GroupMambaSettings
@@ -16,6 +15,7 @@ from cvmh.models.weights.matching import strip_prefix
 from cvmh.models.weights.plainmamba import PLAINMAMBA_LAYOUT
 from cvmh.models.weights.vmamba import VMAMBA_V0_LAYOUT, VMAMBA_V2_LAYOUT
 from cvmh.models.weights.vssd import VSSD_LAYOUT
+from cvmh.settings import Settings
 
 LAYOUTS: tuple[Layout, ...] = (
     VMAMBA_V0_LAYOUT,

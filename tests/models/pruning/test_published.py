@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cvmh.config import RunConfig, validate
+from cvmh.config import RunConfig
 from cvmh.errors import ConfigError
 from cvmh.models.cost import count_cost
 from cvmh.models.encoders import create_encoder
@@ -17,6 +17,7 @@ from cvmh.models.pruning.published import METHODS, ReductionSettings
 from cvmh.models.pruning.tokens import NumberedGrid
 from cvmh.models.ss2d import SS2D
 from cvmh.models.zoo import create_model
+from cvmh.settings import validate
 
 DEPTH, LAYERS = 6, (2, 3, 5)
 # What published PlainMamba weights need, and what the paper has.

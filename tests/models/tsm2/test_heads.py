@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from cvmh.config import validate
 from cvmh.errors import ConfigError, ShapeError
 from cvmh.models.tsm2 import (
     ClassifierSettings,
@@ -13,6 +12,7 @@ from cvmh.models.tsm2 import (
     TSM2Forecaster,
 )
 from cvmh.models.tsm2.series import patches, read_series
+from cvmh.settings import validate
 
 SMALL = {"width": 8, "d_state": 2, "patch": 4, "depth": 1}
 
